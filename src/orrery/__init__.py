@@ -1,0 +1,1 @@
+"""Orrery: one model that reads, imagines, hears and acts."""

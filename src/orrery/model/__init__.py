@@ -1,0 +1,1 @@
+"""The Mixture-of-Transformers and its parts."""

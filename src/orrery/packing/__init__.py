@@ -1,0 +1,1 @@
+"""Many samples of different shapes in one sequence."""

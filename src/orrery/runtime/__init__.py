@@ -1,0 +1,1 @@
+"""From a loaded checkpoint and a request to media."""

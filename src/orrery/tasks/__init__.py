@@ -1,0 +1,1 @@
+"""What can be asked: tasks, requests, embodiments, contracts and prompts, as data."""

@@ -1,0 +1,1 @@
+"""Between media and what the model reads and writes."""

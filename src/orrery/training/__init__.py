@@ -1,0 +1,1 @@
+"""From recorded episodes to weights."""
