@@ -1,0 +1,110 @@
+"""The shapes of the released families, and of ours, as rows of data."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from orrery.errors import CheckpointError
+from orrery.packing.positions import Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoTConfig:
+    """Everything that decides the shape and the arithmetic of a `MoT`; both towers are alike."""
+
+    family: str
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    ffn_width: int
+    vocab: int
+    activation: Literal["swiglu", "relu2"] = "swiglu"
+    norm_eps: float = 1e-6
+    norm_scales_in_float32: bool = False
+    """Multiply by the norm's weight before the cast to the activations' type, not after (visible in bfloat16)."""
+    text_qk_norm: bool = True
+    text_key_norm: bool = False
+    """Text keys get a norm of their own when the generation tower reads them."""
+    rope_theta: float = 5e6
+    rope_axes: tuple[int, int, int] = (24, 20, 20)
+    """Rotary frequencies of the time, row and column axis; they sum to half the head width."""
+    vision_channels: int = 48
+    vision_patch: int = 2
+    action_width: int | None = 64
+    action_domains: int = 32
+    sound_width: int | None = 64
+    sound_fps: float = 25.0
+    timestep_scale: float = 0.001
+    clock: Clock = field(default_factory=Clock)
+    prediction: Literal["velocity", "data"] = "velocity"
+    """What the heads put out. From data, velocity = (x - data) / max(sigma, sigma_floor)."""
+    sigma_floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise CheckpointError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly.")
+        if 2 * sum(self.rope_axes) != self.head_width:
+            raise CheckpointError(f"rope_axes {self.rope_axes} must sum to half of head_width {self.head_width}.")
+
+    @property
+    def vision_width(self) -> int:
+        """Values of one vision token."""
+        return self.vision_channels * self.vision_patch**2
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, all of them, for a saved configuration."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "MoTConfig":
+        """Inverse of `to_json`; a missing or unknown key is an error."""
+        names = {f.name for f in fields(cls)}
+        if set(document) != names:
+            missing, unknown = sorted(names - set(document)), sorted(set(document) - names)
+            raise CheckpointError(f"Model configuration: missing keys {missing}, unknown keys {unknown}.")
+        values = dict(document)
+        values["clock"] = Clock(**values["clock"])
+        values["rope_axes"] = tuple(values["rope_axes"])
+        return cls(**values)
+
+
+NANO = MoTConfig(
+    family="nano", width=4096, layers=36, heads=32, kv_heads=8, head_width=128, ffn_width=12288, vocab=151936
+)
+SUPER = MoTConfig(
+    family="super", width=5120, layers=64, heads=64, kv_heads=8, head_width=128, ffn_width=25600, vocab=151936
+)
+EDGE = MoTConfig(
+    family="edge",
+    width=2048,
+    layers=28,
+    heads=16,
+    kv_heads=8,
+    head_width=128,
+    ffn_width=9216,
+    vocab=131072,
+    activation="relu2",
+    norm_eps=1e-5,
+    norm_scales_in_float32=True,
+    text_qk_norm=False,
+    text_key_norm=True,
+    rope_theta=1e8,
+    sound_width=None,
+)
+TINY = MoTConfig(
+    family="tiny",
+    width=64,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_width=24,
+    ffn_width=96,
+    vocab=512,
+    rope_axes=(4, 4, 4),
+    vision_channels=8,
+    action_width=16,
+    action_domains=32,
+    sound_width=12,
+)
+"""For tests: q is wider than the model (4 x 24 > 64), as in Super."""

@@ -1,0 +1,354 @@
+"""The Mixture-of-Transformers: a text tower that reads, and a generation tower that sees all of the text and of itself.
+
+Two passes. `read` runs the text tower, causally, and keeps every layer's keys and values; they depend on neither noise
+nor generated tokens, so one reading serves every sampling step, and text generation too. `forward` runs the generation
+tower over the latents of a pack and returns velocities. Loading, sampling and codecs are elsewhere; this file is
+single-device code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import log
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from orrery.model.attention import attend, rotary, rotate
+from orrery.model.config import MoTConfig
+from orrery.packing.pack import Pack, TextPack
+from orrery.packing.segment import Kind, Latents, Segment
+
+Rope = tuple[Float[Tensor, "L 1 E"], Float[Tensor, "L 1 E"]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerMemory:
+    """Text of one layer, samples end to end: what text queries read, and what generation queries read."""
+
+    keys: Float[Tensor, "L K E"]
+    keys_for_generation: Float[Tensor, "L K E"]
+    values: Float[Tensor, "L K E"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextMemory:
+    """What the text tower has read: keys and values of every layer, and the last hidden states."""
+
+    layers: tuple[LayerMemory, ...]
+    hidden: Float[Tensor, "L D"]
+    """After the final norm; `MoT.logits` turns them into next-token scores."""
+    lengths: tuple[int, ...]
+
+    def select(self, samples: Sequence[int]) -> "TextMemory":
+        """The memory of some of the samples, in the order asked for; one may be asked for twice."""
+        if list(samples) == list(range(len(self.lengths))):
+            return self
+        ends = [0, *accumulate(self.lengths)]
+
+        def pick(x: Tensor) -> Tensor:
+            return torch.cat([x[ends[i] : ends[i + 1]] for i in samples])
+
+        layers = tuple(
+            LayerMemory(
+                keys=pick(layer.keys),
+                keys_for_generation=pick(layer.keys_for_generation),
+                values=pick(layer.values),
+            )
+            for layer in self.layers
+        )
+        return TextMemory(layers=layers, hidden=pick(self.hidden), lengths=tuple(self.lengths[i] for i in samples))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sights:
+    """What a vision encoder saw, for the M visual tokens of a text pack, in order."""
+
+    features: Float[Tensor, "M D"]
+    """Stand in for the tokens' embeddings."""
+    taps: tuple[Float[Tensor, "M D"], ...] = ()
+    """Tap i is added to the hidden states after block i."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What the generation tower says of a pack: one (T, P, C) a segment, 0 wherever nothing is generated."""
+
+    velocity: Latents
+    data: Latents
+    """The clean latents that the velocity points at: x - sigma x velocity."""
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) x weight, with the mean taken in float32."""
+
+    def __init__(self, width: int, config: MoTConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = config.norm_eps
+        self.scales_in_float32 = config.norm_scales_in_float32
+
+    def forward(self, x: Float[Tensor, "*L D"]) -> Float[Tensor, "*L D"]:
+        normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
+        if self.scales_in_float32:
+            return (normed * self.weight.float()).to(x.dtype)
+        return normed.to(x.dtype) * self.weight
+
+
+class MLP(nn.Module):
+    """SwiGLU, or squared ReLU without a gate."""
+
+    def __init__(self, config: MoTConfig) -> None:
+        super().__init__()
+        gated = config.activation == "swiglu"
+        self.gate = nn.Linear(config.width, config.ffn_width, bias=False) if gated else None
+        self.up = nn.Linear(config.width, config.ffn_width, bias=False)
+        self.down = nn.Linear(config.ffn_width, config.width, bias=False)
+
+    def forward(self, x: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
+        if self.gate is None:
+            return self.down(F.relu(self.up(x)).square())
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Tower(nn.Module):
+    """One tower's share of a block: norms, projections and MLP. Attention joins the towers, so it is in `Block`."""
+
+    def __init__(self, config: MoTConfig, *, qk_norm: bool) -> None:
+        super().__init__()
+        self.head_width = config.head_width
+        self.attention_norm = RMSNorm(config.width, config)
+        self.q = nn.Linear(config.width, config.heads * config.head_width, bias=False)
+        self.k = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.v = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+        self.q_norm = RMSNorm(config.head_width, config) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(config.head_width, config) if qk_norm else nn.Identity()
+        self.mlp_norm = RMSNorm(config.width, config)
+        self.mlp = MLP(config)
+
+    def project(self, x: Float[Tensor, "L D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (L, N, E), keys and values (L, K, E), before any norm or rotation."""
+        x = self.attention_norm(x)
+        q, k, v = (rearrange(y, "l (n e) -> l n e", e=self.head_width) for y in (self.q(x), self.k(x), self.v(x)))
+        return q, k, v
+
+    def finish(self, x: Float[Tensor, "L D"], attended: Float[Tensor, "L Q"]) -> Float[Tensor, "L D"]:
+        """Add what attention found, then the MLP."""
+        x = x + self.out(attended)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Block(nn.Module):
+    """One layer of both towers."""
+
+    def __init__(self, config: MoTConfig) -> None:
+        super().__init__()
+        self.text = Tower(config, qk_norm=config.text_qk_norm)
+        self.generation = Tower(config, qk_norm=True)
+        self.text_key_norm = RMSNorm(config.head_width, config) if config.text_key_norm else None
+
+    def read(
+        self, x: Float[Tensor, "L D"], rope: Rope, lengths: Sequence[int], past: LayerMemory | None
+    ) -> tuple[Float[Tensor, "L D"], LayerMemory]:
+        """The text tower: each token sees itself and what came before it in its sample."""
+        q, k, v = self.text.project(x)
+        keys = rotate(self.text.k_norm(k), rope)
+        # On the raw keys, before the rotation: what generation reads is normalised differently from what text reads.
+        for_generation = keys if self.text_key_norm is None else rotate(self.text_key_norm(k), rope)
+        memory = LayerMemory(keys=keys, keys_for_generation=for_generation, values=v)
+        if past is not None:
+            memory = LayerMemory(
+                keys=torch.cat([past.keys, memory.keys]),
+                keys_for_generation=torch.cat([past.keys_for_generation, memory.keys_for_generation]),
+                values=torch.cat([past.values, memory.values]),
+            )
+        key_lengths = lengths if past is None else (memory.keys.shape[0],)
+        q = rotate(self.text.q_norm(q), rope)
+        attended = attend(q, memory.keys, memory.values, lengths, key_lengths, causal=True)
+        return self.text.finish(x, attended), memory
+
+    def generate(
+        self,
+        x: Float[Tensor, "L D"],
+        rope: Rope,
+        lengths: Sequence[int],
+        memory: LayerMemory,
+        text_lengths: Sequence[int],
+    ) -> Float[Tensor, "L D"]:
+        """The generation tower: each token sees all of its sample's text and all of its sample's latents."""
+        q, k, v = self.generation.project(x)
+        q, k = rotate(self.generation.q_norm(q), rope), rotate(self.generation.k_norm(k), rope)
+        attended = attend(
+            q,
+            interleave(memory.keys_for_generation, k, text_lengths, lengths),
+            interleave(memory.values, v, text_lengths, lengths),
+            lengths,
+            [text + own for text, own in zip(text_lengths, lengths, strict=True)],
+            causal=False,
+        )
+        return self.generation.finish(x, attended)
+
+
+class DomainLinear(nn.Module):
+    """A linear map with one weight (in, out) and bias (out,) for each embodiment domain."""
+
+    def __init__(self, domains: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(domains, inputs, outputs) * inputs**-0.5)
+        self.bias = nn.Parameter(torch.zeros(domains, outputs))
+
+    def forward(self, x: Float[Tensor, "L I"], domain: int) -> Float[Tensor, "L O"]:
+        return torch.addmm(self.bias[domain], x, self.weight[domain])
+
+
+class MoT(nn.Module):
+    """Both towers with the projections of every modality; `config` says which of them exist."""
+
+    def __init__(self, config: MoTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embed = nn.Embedding(config.vocab, width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.text_norm = RMSNorm(width, config)
+        self.generation_norm = RMSNorm(width, config)
+        self.lm_head = nn.Linear(width, config.vocab, bias=False)
+        self.vision_in = nn.Linear(config.vision_width, width)
+        self.vision_out = nn.Linear(width, config.vision_width)
+        self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        if config.sound_width is not None:
+            self.sound_in = nn.Linear(config.sound_width, width)
+            self.sound_out = nn.Linear(width, config.sound_width)
+            self.sound_embed = nn.Parameter(torch.zeros(width))
+        if config.action_width is not None:
+            self.action_in = DomainLinear(config.action_domains, config.action_width, width)
+            self.action_out = DomainLinear(config.action_domains, width, config.action_width)
+            self.action_embed = nn.Parameter(torch.zeros(width))
+
+    def read(self, text: TextPack, sights: Sights | None = None, past: TextMemory | None = None) -> TextMemory:
+        """Run the text tower once.
+
+        Args:
+            text: L tokens of one or more samples.
+            sights: vision features for the tokens that `text.visual` marks.
+            past: what was read before; then `text` continues that one sample.
+        """
+        x = self.embed(text.token_ids)
+        visual = text.visual.nonzero().squeeze(1)
+        if sights is not None:
+            x = x.index_copy(0, visual, sights.features.to(x.dtype))
+        elif visual.numel():
+            raise ValueError(f"{visual.numel()} tokens stand for pictures, but no vision features were given.")
+        rope = self._rotary(text.positions)
+        layers = []
+        for index, block in enumerate(self._blocks()):
+            x, memory = block.read(x, rope, text.lengths, past.layers[index] if past is not None else None)
+            layers.append(memory)
+            if sights is not None and index < len(sights.taps):
+                x = x.index_add(0, visual, sights.taps[index].to(x.dtype))
+        lengths = text.lengths if past is None else (past.lengths[0] + text.lengths[0],)
+        return TextMemory(layers=tuple(layers), hidden=self.text_norm(x), lengths=lengths)
+
+    def logits(self, hidden: Float[Tensor, "L D"]) -> Float[Tensor, "L V"]:
+        """Next-token scores, in float32."""
+        return self.lm_head(hidden).float()
+
+    def forward(self, pack: Pack, sigmas: Float[Tensor, " S"], memory: TextMemory | None = None) -> Prediction:
+        """Predict the velocity of every segment of a pack.
+
+        Args:
+            pack: samples end to end; `pack.latents` is what the model sees.
+            sigmas: noise level of each segment, 1 is noise. Frames that are given count as clean whatever it says.
+            memory: what `read` returned for `pack.text`; None reads it here, with gradients, as training needs.
+        """
+        if memory is None:
+            memory = self.read(pack.text)
+        x = self._embed_segments(pack, sigmas)
+        rope = self._rotary(pack.positions)
+        # Samples that only read text take no part.
+        busy = [index for index, length in enumerate(pack.lengths) if length]
+        memory = memory.select(busy)
+        lengths = [pack.lengths[index] for index in busy]
+        for block, layer in zip(self._blocks(), memory.layers, strict=True):
+            x = block.generate(x, rope, lengths, layer, memory.lengths)
+        return self._predict(pack, self.generation_norm(x), sigmas)
+
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+    def _rotary(self, positions: Float[Tensor, "3 L"]) -> Rope:
+        c = self.config
+        return rotary(positions, c.head_width, c.rope_theta, c.rope_axes, self.embed.weight.dtype)
+
+    def _embed_segments(self, pack: Pack, sigmas: Float[Tensor, " S"]) -> Float[Tensor, "L D"]:
+        """Project the latents; tokens of generated frames get the time embedding, given ones nothing."""
+        dtype = self.embed.weight.dtype
+        times = self._embed_time(sigmas).to(dtype)  # (S, D)
+        projected = []
+        for segment, latents, time in zip(pack.segments, pack.latents, times, strict=True):
+            x = self._project_in(segment, rearrange(latents, "t p c -> (t p) c").to(dtype))
+            noisy = repeat(~segment.given, "t -> (t p) 1", p=segment.clean.shape[1])
+            projected.append(x + noisy * time)
+        return torch.cat(projected)
+
+    def _project_in(self, segment: Segment, x: Float[Tensor, "L C"]) -> Float[Tensor, "L D"]:
+        self._require(segment.kind)
+        match segment.kind:
+            case "vision":
+                return self.vision_in(x)
+            case "sound":
+                return self.sound_in(x) + self.sound_embed
+            case "action":
+                return self.action_in(x, segment.domain) + self.action_embed
+
+    def _project_out(self, segment: Segment, x: Float[Tensor, "L D"]) -> Float[Tensor, "L C"]:
+        match segment.kind:
+            case "vision":
+                return self.vision_out(x)
+            case "sound":
+                return self.sound_out(x)
+            case "action":
+                return self.action_out(x, segment.domain)
+
+    def _require(self, kind: Kind) -> None:
+        width = {
+            "vision": self.config.vision_width,
+            "sound": self.config.sound_width,
+            "action": self.config.action_width,
+        }[kind]
+        if width is None:
+            raise ValueError(f"This model has no {kind} stream (family {self.config.family}).")
+
+    def _embed_time(self, sigmas: Float[Tensor, " S"]) -> Float[Tensor, "S D"]:
+        """Sinusoids of 1000 sigma x timestep_scale, cosine first, through a two-layer MLP; all of it in float32."""
+        first, last = cast(nn.Linear, self.time_embed[0]), cast(nn.Linear, self.time_embed[2])
+        frequencies = torch.exp(-log(10000.0) * torch.arange(128, dtype=torch.float32) / 128).to(sigmas.device)
+        angles = (sigmas.float() * 1000 * self.config.timestep_scale)[:, None] * frequencies
+        with torch.autocast(sigmas.device.type, enabled=False):
+            x = torch.cat([angles.cos(), angles.sin()], dim=-1)
+            x = F.silu(F.linear(x, first.weight.float(), first.bias.float()))
+            return F.linear(x, last.weight.float(), last.bias.float())
+
+    def _predict(self, pack: Pack, hidden: Float[Tensor, "L D"], sigmas: Float[Tensor, " S"]) -> Prediction:
+        velocity, data = [], []
+        pieces = hidden.split([segment.tokens for segment in pack.segments])
+        for segment, latents, x, sigma in zip(pack.segments, pack.latents, pieces, sigmas, strict=True):
+            out = rearrange(self._project_out(segment, x).float(), "(t p) c -> t p c", p=latents.shape[1])
+            if self.config.prediction == "data":
+                out = (latents - out) / sigma.clamp(min=self.config.sigma_floor)
+            velocity.append(torch.where(segment.active, out, 0.0))
+            data.append(latents - sigma * velocity[-1])
+        return Prediction(velocity=velocity, data=data)
+
+
+def interleave(
+    first: Float[Tensor, "A K E"], second: Float[Tensor, "B K E"], firsts: Sequence[int], seconds: Sequence[int]
+) -> Float[Tensor, "A+B K E"]:
+    """Join two packed sequences sample by sample: sample i of the first, then sample i of the second."""
+    pairs = zip(first.split(list(firsts)), second.split(list(seconds)), strict=True)
+    return torch.cat([part for pair in pairs for part in pair])

@@ -1,0 +1,93 @@
+"""Many samples in one sequence, without padding: the text of all samples end to end, and their segments end to end.
+
+Samples do not see each other; the lengths kept here are what attention is cut by. The order of samples, and of the
+segments within one, is the order they were given in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from orrery.packing.positions import Clock, segment_positions, text_positions
+from orrery.packing.segment import Latents, Sample, Segment
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextPack:
+    """The text of several samples end to end, L tokens in all."""
+
+    token_ids: Int[Tensor, " L"]
+    positions: Float[Tensor, "3 L"]
+    visual: Bool[Tensor, " L"]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pack:
+    """B samples in one sequence: their text, and S segments with L generation tokens."""
+
+    text: TextPack
+    segments: tuple[Segment, ...]
+    owners: tuple[int, ...]
+    """The sample that each segment belongs to."""
+    positions: Float[Tensor, "3 L"]
+    lengths: tuple[int, ...]
+    """Generation tokens of each sample; 0 for one that only reads and writes text."""
+    latents: Latents
+    """What the model sees now, one (T, P, C) for each segment."""
+
+    def with_latents(self, latents: Latents) -> "Pack":
+        """The same pack with other latents, in the order of `segments`."""
+        return replace(self, latents=latents)
+
+    def of(self, sample: int) -> slice:
+        """Where the segments of a sample stand among `segments`."""
+        first = self.owners.index(sample) if sample in self.owners else 0
+        return slice(first, first + self.owners.count(sample))
+
+
+def pack_text(samples: Sequence[Sample]) -> TextPack:
+    """Put the text of the samples end to end."""
+    positions = [text_positions(s.token_ids.numel()) if s.positions is None else s.positions for s in samples]
+    visual = [torch.zeros_like(s.token_ids, dtype=torch.bool) if s.visual is None else s.visual for s in samples]
+    device = samples[0].token_ids.device
+    return TextPack(
+        token_ids=torch.cat([sample.token_ids for sample in samples]),
+        positions=torch.cat([p.to(device) for p in positions], dim=1),
+        visual=torch.cat(visual),
+        lengths=tuple(sample.token_ids.numel() for sample in samples),
+    )
+
+
+def pack_samples(samples: Sequence[Sample], clock: Clock) -> Pack:
+    """Lay samples end to end.
+
+    The first vision item, the sound and the actions of a sample start together, `clock.margin` after its text. A
+    further vision item starts after the one before it, unless it shares the origin.
+    """
+    if not samples:
+        raise ValueError("There is nothing to pack: the list of samples is empty.")
+    positions = []
+    for sample in samples:
+        text_end = sample.token_ids.numel() if sample.positions is None else int(sample.positions.max().item()) + 1
+        origin = next_item = float(text_end + clock.margin)
+        for segment in sample.segments:
+            starts = next_item if segment.kind == "vision" and not segment.shares_origin else origin
+            place = segment_positions(segment, starts, clock)
+            positions.append(place)
+            if segment.kind == "vision":
+                next_item = float(ceil(place.max().item()) + 1)
+    segments = tuple(segment for sample in samples for segment in sample.segments)
+    device = samples[0].token_ids.device
+    return Pack(
+        text=pack_text(samples),
+        segments=segments,
+        owners=tuple(index for index, sample in enumerate(samples) for _ in sample.segments),
+        positions=torch.cat(positions, dim=1).to(device) if positions else torch.zeros(3, 0, device=device),
+        lengths=tuple(sum(segment.tokens for segment in sample.segments) for sample in samples),
+        latents=[segment.clean for segment in segments],
+    )
