@@ -1,1 +1,28 @@
-"""Orrery: one model that reads, imagines, hears and acts."""
+"""Orrery: one world model for language, images, video, sound and robot actions.
+
+`load`, `run` and `Request` are the whole public surface for use from Python. They are looked up on first use, so that
+`import orrery` stays light and does not load torch.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orrery.runtime.load import load
+    from orrery.runtime.run import run
+    from orrery.tasks.request import Request
+
+    __version__: str
+
+__all__ = ["Request", "__version__", "load", "run"]
+
+_HOMES = {"Request": "orrery.tasks.request", "load": "orrery.runtime.load", "run": "orrery.runtime.run"}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.metadata.version("orrery")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'orrery' has no attribute {name!r}; it has {', '.join(__all__)}")

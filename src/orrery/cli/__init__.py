@@ -1,1 +1,1 @@
-"""The command line; it holds no logic of its own."""
+"""The `orrery` command: one module per subcommand, and no logic beyond load, call, write."""

@@ -1,0 +1,35 @@
+"""The `orrery` command. It picks the subcommand and turns a caller's mistake into one line and an exit code.
+
+A subcommand is a frozen dataclass with `__call__`, in a module of its own that imports torch only when it is called.
+Exit codes: 0 done, 1 a fault of ours (with its traceback), 2 a mistake of the caller's, 130 interrupted.
+"""
+
+import importlib.metadata
+import sys
+from collections.abc import Callable
+
+import tyro
+
+from orrery.cli.inspect import Inspect
+from orrery.cli.run import Run
+from orrery.errors import OrreryError
+
+COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {"run": Run, "inspect": Inspect}
+
+
+def main() -> None:
+    """Entry point of the console script; reads `sys.argv`."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"orrery {importlib.metadata.version('orrery')}")
+        return
+    # From the dict, not `Run | Inspect`: tyro checks that form with typeguard, whose import costs 0.1 s of `--help`.
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="orrery", description="One world model for language, images, video, sound and robot actions."
+    )
+    try:
+        command()
+    except OrreryError as error:
+        print(f"orrery: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
