@@ -18,10 +18,11 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from orrery.flow.samplers import Latents
 from orrery.model.attention import attend, rotary, rotate
 from orrery.model.config import MoTConfig
 from orrery.packing.pack import Pack, TextPack
-from orrery.packing.segment import Kind, Latents, Segment
+from orrery.packing.segment import Kind, Segment
 
 Rope = tuple[Float[Tensor, "L 1 E"], Float[Tensor, "L 1 E"]]
 
@@ -46,22 +47,39 @@ class TextMemory:
 
     def select(self, samples: Sequence[int]) -> "TextMemory":
         """The memory of some of the samples, in the order asked for; one may be asked for twice."""
-        if list(samples) == list(range(len(self.lengths))):
-            return self
         ends = [0, *accumulate(self.lengths)]
+        spans = [slice(ends[i], ends[i + 1]) for i in samples]
+        return TextMemory.join([self._slice(span, self.lengths[i]) for span, i in zip(spans, samples, strict=True)])
 
-        def pick(x: Tensor) -> Tensor:
-            return torch.cat([x[ends[i] : ends[i + 1]] for i in samples])
-
+    def _slice(self, span: slice, length: int) -> "TextMemory":
         layers = tuple(
             LayerMemory(
-                keys=pick(layer.keys),
-                keys_for_generation=pick(layer.keys_for_generation),
-                values=pick(layer.values),
+                keys=layer.keys[span],
+                keys_for_generation=layer.keys_for_generation[span],
+                values=layer.values[span],
             )
             for layer in self.layers
         )
-        return TextMemory(layers=layers, hidden=pick(self.hidden), lengths=tuple(self.lengths[i] for i in samples))
+        return TextMemory(layers=layers, hidden=self.hidden[span], lengths=(length,))
+
+    @staticmethod
+    def join(memories: "Sequence[TextMemory]") -> "TextMemory":
+        """Memories of several packs as the memory of one pack with all their samples."""
+        if len(memories) == 1:
+            return memories[0]
+        layers = tuple(
+            LayerMemory(
+                keys=torch.cat([layer.keys for layer in layers]),
+                keys_for_generation=torch.cat([layer.keys_for_generation for layer in layers]),
+                values=torch.cat([layer.values for layer in layers]),
+            )
+            for layers in zip(*(memory.layers for memory in memories), strict=True)
+        )
+        return TextMemory(
+            layers=layers,
+            hidden=torch.cat([memory.hidden for memory in memories]),
+            lengths=tuple(length for memory in memories for length in memory.lengths),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -272,7 +290,8 @@ class MoT(nn.Module):
         rope = self._rotary(pack.positions)
         # Samples that only read text take no part.
         busy = [index for index, length in enumerate(pack.lengths) if length]
-        memory = memory.select(busy)
+        if len(busy) < len(pack.lengths):
+            memory = memory.select(busy)
         lengths = [pack.lengths[index] for index in busy]
         for block, layer in zip(self._blocks(), memory.layers, strict=True):
             x = block.generate(x, rope, lengths, layer, memory.lengths)

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from orrery.flow.samplers import Latents
 from orrery.packing.positions import Clock, segment_positions, text_positions
-from orrery.packing.segment import Latents, Sample, Segment
+from orrery.packing.segment import Sample, Segment
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,8 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Kind = Literal["vision", "sound", "action"]
-Latents = list[Float[Tensor, "_ _ _"]]
-"""One float32 (T, P, C) tensor for each segment."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,124 @@
+"""Sampling: follow the velocity from noise to data, for many jobs in one packed forward pass.
+
+Each job keeps its own solver, grid and guidance; at every turn the jobs that still run are packed together. The text of
+all of them is read once, before the first step. Requests, codecs and files are elsewhere.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from orrery.flow.guidance import combine, guided
+from orrery.flow.samplers import Latents, Query, Sampler, held
+from orrery.model.mot import MoT, TextMemory
+from orrery.packing.pack import Pack, pack_samples, pack_text
+from orrery.packing.segment import Sample
+
+Report = Callable[[int, int], None]
+"""Told after every turn how many are done, and how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One sample on its way from noise to data."""
+
+    sample: Sample
+    negative: Sample | None
+    """The same segments under the negative prompt; None where guidance never acts."""
+    sampler: Sampler
+    """Not yet started, holding the noise."""
+    turns: int
+    """How many velocities the sampler asks for."""
+    scales: tuple[float, ...]
+    """Guidance, one for each segment; 1 is none."""
+    interval: tuple[float, float] | None = None
+    """Guidance acts inside it only, on the scale 0 to 1000."""
+
+    def guided_at(self, clock: float) -> bool:
+        """Whether the negative prompt is needed at this level."""
+        return self.negative is not None and guided(self.scales, clock, self.interval)
+
+
+Branch = tuple[int, bool]
+"""A job, and whether it is under its negative prompt."""
+
+
+@torch.no_grad()
+def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None) -> list[Latents]:
+    """Run all jobs to their end, packed; frames that are given come back unchanged.
+
+    Returns:
+        The data latents of each job, one (T, P, C) for each segment.
+    """
+    memories = read_once(mot, jobs)
+    samplers = [
+        held(job.sampler, [s.pinned(s.clean) for s in job.sample.segments], [~s.active for s in job.sample.segments])
+        for job in jobs
+    ]
+    queries: dict[int, Query] = {index: next(sampler) for index, sampler in enumerate(samplers)}
+    finished: dict[int, Latents] = {}
+    packs: dict[tuple[Branch, ...], tuple[Pack, TextMemory]] = {}
+    turn, turns = 0, max(job.turns for job in jobs)
+    while queries:
+        branches = [(i, negative) for i, q in queries.items() for negative in (False, True)]
+        branches = [(i, negative) for i, negative in branches if not negative or jobs[i].guided_at(queries[i].clock)]
+        key = tuple(branches)
+        if key not in packs:
+            # Only the latest: jobs end, and guidance switches on and off, a few times in a run.
+            packs = {key: _lay_out(mot, jobs, key, memories)}
+        velocities = _velocities(mot, *packs[key], key, queries)
+        for index in list(queries):
+            velocity = velocities[index, False]
+            if (index, True) in velocities:
+                velocity = combine(velocity, velocities[index, True], jobs[index].scales)
+            try:
+                queries[index] = samplers[index].send(velocity)
+            except StopIteration as end:
+                finished[index] = end.value
+                del queries[index]
+        turn += 1
+        if report is not None:
+            report(turn, turns)
+    return [finished[index] for index in range(len(jobs))]
+
+
+def read_once(mot: MoT, jobs: Sequence[Job]) -> dict[tuple[int, ...], TextMemory]:
+    """Run the text tower over every distinct text, all in one pass.
+
+    Returns:
+        The memory of each text, by its token ids.
+    """
+    texts: dict[tuple[int, ...], Sample] = {}
+    for job in jobs:
+        for sample in (job.sample, job.negative):
+            if sample is not None:
+                texts.setdefault(_key(sample), sample)
+    memory = mot.read(pack_text(list(texts.values())))
+    return {key: memory.select([index]) for index, key in enumerate(texts)}
+
+
+def _key(sample: Sample) -> tuple[int, ...]:
+    return tuple(sample.token_ids.tolist())
+
+
+def _lay_out(
+    mot: MoT, jobs: Sequence[Job], branches: Sequence[Branch], memories: dict[tuple[int, ...], TextMemory]
+) -> tuple[Pack, TextMemory]:
+    samples = [jobs[i].negative if negative else jobs[i].sample for i, negative in branches]
+    chosen = [sample for sample in samples if sample is not None]
+    return pack_samples(chosen, mot.config.clock), TextMemory.join([memories[_key(sample)] for sample in chosen])
+
+
+def _velocities(
+    mot: MoT, pack: Pack, memory: TextMemory, branches: Sequence[Branch], queries: dict[int, Query]
+) -> dict[Branch, Latents]:
+    """One forward pass over every branch that is asked about."""
+    latents = [x for index, _ in branches for x in queries[index].latents]
+    sigmas: Float[Tensor, " S"] = torch.tensor(
+        [queries[index].clock for index, _ in branches for _ in queries[index].latents], device=latents[0].device
+    )
+    velocity = mot(pack.with_latents(latents), sigmas, memory).velocity
+    return {branch: velocity[pack.of(position)] for position, branch in enumerate(branches)}
