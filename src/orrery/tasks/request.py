@@ -7,7 +7,7 @@ pictures is decided where they are read.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, no_type_check
 
 import numpy as np
 
@@ -29,6 +29,8 @@ WRITING_FIELDS = frozenset({"max_new_tokens", "temperature", "top_p", "top_k", "
 PENALTY_FIELDS = frozenset({"presence_penalty", "repetition_penalty"})
 
 
+# Wrong types are answered by its own checks; a run-time type checker in front of them would hide their errors.
+@no_type_check
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """What is asked for. None means: the default of the task for the checkpoint (`orrery.tasks.defaults`).
