@@ -148,7 +148,7 @@ def unipc(noise: Latents, sigmas: Float[Tensor, " S"]) -> Sampler:
     Raises:
         SettingsError: as for `euler`, or the first sigma is 1, where the log signal-to-noise level has no value.
 
-    Source: arXiv:2302.04867, algorithms 7 and 8, with order 1 at the first and at the last step.
+    Source: UniPC for data prediction, arXiv:2302.04867, with order 1 at the first and at the last step.
     """
     _check(noise, sigmas)
     if sigmas[0] >= 1:
