@@ -1,0 +1,165 @@
+"""The checkpoint's own tokenizer and chat template: as transformers renders them, and safely."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from makers.tiny_text import THINKING_TEMPLATE, tiny_tokenizer, tiny_tokenizer_folder
+
+from orrery.errors import CheckpointError, RequestError, SettingsError
+from orrery.tokenizers.text import LONGEST_PROMPT, TextTokenizer, train_tokenizer
+
+CONVERSATION = [
+    {"role": "system", "content": "You are a robot."},
+    {"role": "user", "content": "What do you see? "},
+    {"role": "assistant", "content": "A Würfel 🤖.\n", "extra": {"ä": [1, None, "<b>"]}},
+    {"role": "user", "content": "立方体\n\nagain"},
+]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("template", "config"),
+    [
+        (None, {}),
+        (THINKING_TEMPLATE, {}),
+        (
+            THINKING_TEMPLATE,
+            {
+                "bos_token": {"__type": "AddedToken", "content": "<|endoftext|>"},
+                "unk_token": None,
+                "add_bos_token": True,
+            },
+        ),
+    ],
+    ids=["chatml", "thinking", "bos"],
+)
+@pytest.mark.parametrize("turns", [CONVERSATION, CONVERSATION[1:2], CONVERSATION[1:]], ids=len)
+def test_conversations_agree_with_transformers(tmp_path, template, config, turns):
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tiny_tokenizer_folder(tmp_path, template=template, config=config)
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    ours = TextTokenizer.from_folder(folder)
+    options = {"add_generation_prompt": True, "add_vision_id": False}
+    assert ours.render(turns) == theirs.apply_chat_template(turns, tokenize=False, **options)
+    assert ours.chat(turns) == theirs.apply_chat_template(turns, return_dict=False, **options)
+    assert ours.eos_id == theirs.eos_token_id
+    assert ours.size == len(theirs)
+
+
+def test_a_generation_prompt_is_the_chat_then_end_of_turn_and_start_of_vision():
+    tokenizer = tiny_tokenizer()
+    expected = "<|im_start|>user\nA red block<|im_end|>\n<|im_start|>assistant\n<|im_end|><|vision_start|>"
+    assert tokenizer.decode(tokenizer.prompt_ids("A red block"), skip_special=False) == expected
+    with_system = tokenizer.decode(tokenizer.prompt_ids("A red block", "Paint."), skip_special=False)
+    assert with_system == f"<|im_start|>system\nPaint.<|im_end|>\n{expected}"
+    assert tokenizer.prompt_ids("") == [*tokenizer.chat([{"role": "user", "content": ""}]), tokenizer.eos_id, 3]
+
+
+def test_pictures_have_their_places_in_the_chat():
+    parts = [{"type": "image"}, {"type": "text", "text": "and"}, {"type": "video"}]
+    assert tiny_tokenizer().render([{"role": "user", "content": parts}]) == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>and<|vision_start|><|video_pad|><|vision_end|>"
+        "<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60))
+def test_every_text_survives_its_ids(text):
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.decode(tokenizer.encode(text), skip_special=False) == text
+
+
+def test_training_is_repeatable_and_stays_within_the_size():
+    texts = ["a block moves left", "a block moves right", "left and right"] * 3
+    first, second = (train_tokenizer(texts, 300) for _ in range(2))
+    assert first.files == second.files
+    assert 263 < first.size <= 300
+    with pytest.raises(SettingsError, match="take 263"):
+        train_tokenizer(texts, 262)
+
+
+def test_a_folder_is_written_as_it_was_read(tmp_path):
+    folder = tiny_tokenizer_folder(tmp_path / "a", template=THINKING_TEMPLATE, config={"anything": [1.50, "x"]})
+    (folder / "special_tokens_map.json").write_text('{"unk_token":  "<|endoftext|>"}')
+    tokenizer = TextTokenizer.from_folder(folder)
+    tokenizer.to_folder(tmp_path / "b")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert tokenizer.special == {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+
+
+def test_a_template_inside_the_configuration_is_read(tmp_path):
+    folder = tiny_tokenizer_folder(tmp_path, config={"chat_template": "{{ messages[0].content }}!"})
+    (folder / "chat_template.jinja").unlink()
+    assert TextTokenizer.from_folder(folder).render([{"role": "user", "content": "hi"}]) == "hi!"
+
+
+def test_a_prompt_that_is_too_long_is_refused_not_cut():
+    tokenizer = tiny_tokenizer()
+    frame = len(tokenizer.chat([{"role": "user", "content": ""}]))
+    fitting = "é" * ((LONGEST_PROMPT - frame) // len(tokenizer.encode("é")))
+    assert len(tokenizer.prompt_ids(fitting)) <= LONGEST_PROMPT + 2
+    with pytest.raises(RequestError, match=f"at most {LONGEST_PROMPT} fit"):
+        tokenizer.prompt_ids(fitting + "é" * frame)
+
+
+def test_a_template_that_refuses_says_why(tmp_path):
+    tokenizer = TextTokenizer.from_folder(tiny_tokenizer_folder(tmp_path, template=THINKING_TEMPLATE))
+    with pytest.raises(RequestError, match=r"refused the messages: System message must be first\."):
+        tokenizer.render([CONVERSATION[1], CONVERSATION[0]])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ raise_exception.__globals__.keys() }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update(role='x') }}",
+        "{{ lipsum.__globals__['os'].getcwd() }}",
+        "{{ self._TemplateReference__context.name }}",
+    ],
+)
+def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path, attack):
+    tokenizer = TextTokenizer.from_folder(tiny_tokenizer_folder(tmp_path, template=attack))
+    messages = [{"role": "user", "content": "hi"}]
+    with pytest.raises(RequestError, match="refused the messages"):
+        tokenizer.render(messages)
+    assert messages == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", None, "No tokenizer.json"),
+        ("tokenizer_config.json", None, "No tokenizer_config.json"),
+        ("chat_template.jinja", None, "Prompts have no form"),
+        ("tokenizer.json", "{}", "tokenizer.json cannot be read"),
+        ("tokenizer_config.json", "{", "tokenizer_config.json is not JSON"),
+        ("tokenizer_config.json", "[]", "holds a list"),
+        ("tokenizer_config.json", '{"eos_token": null}', "declares no eos_token"),
+        ("chat_template.jinja", "\n{% if %}", "broken at line 2"),
+        (
+            "tokenizer_config.json",
+            json.dumps({"eos_token": "<|im_end|>", "added_tokens_decoder": {"9": {"content": "<|im_end|>"}}}),
+            "the id 9, tokenizer.json has 2",
+        ),
+    ],
+)
+def test_damaged_folders_are_refused(tmp_path, name, content, message):
+    folder = tiny_tokenizer_folder(tmp_path)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        TextTokenizer.from_folder(folder)
+
+
+def test_a_token_that_does_not_exist_is_named():
+    with pytest.raises(CheckpointError, match=r"no token '<\|sound\|>'"):
+        tiny_tokenizer().id("<|sound|>")
