@@ -16,10 +16,8 @@ CODE = re.compile(r"```[^\n]*\n(.*?)```|`([^`\n]+)`|\n\n((?:    [^\n]+\n)+)", re
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
 # A path of ours: ends in a file type we keep, or in a slash, and has only plain characters (no <name>, *, {x}).
 PATH = re.compile(r"(?<![\w./<-])((?:\.?[\w-]+/)*\.?[\w-]+(?:\.(?:py|md|toml|txt|json|html)|/))(?![\w/*<{])")
-# What the reader or a command makes, and names of files in other people's folders, are not in the repository.
-MADE_ELSEWHERE = re.compile(
-    r"(out|runs|build|dist|\.venv|path|meta|transformer|vae)/|run\.json|request\.json|index\.html"
-)
+# What the reader or a command makes is not in the repository.
+MADE_ELSEWHERE = re.compile(r"(out|\.venv)/|run\.json|request\.json")
 COMMAND = re.compile(r"\b(make|orrery|bootstrap\.py) ([a-z][\w-]*)")
 
 
