@@ -158,6 +158,32 @@ def test_placeholders_become_room_for_every_feature():
     assert expanded == (f"see {VISION_START}{IMAGE_PAD * 3}{VISION_END} and <0.2 seconds>{frame}<1.2 seconds>{frame}.")
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize(("eyes", "count"), [(QWEN_EYES, 7), (QWEN_EYES, 6), (EDGE_EYES, 5)])
+def test_the_room_of_a_video_agrees_with_transformers(eyes, count):
+    if eyes is QWEN_EYES:
+        from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor as Processor
+    else:
+        from transformers.models.cosmos3_edge.processing_cosmos3_edge import Cosmos3EdgeProcessor as Processor
+    indices, source_fps = [0, 13, 25, 38, 50, 63, 76][:count], 24.0
+    frames = np.stack([picture(64, 96)] * count)
+    video = look_at_video(frames, [index / source_fps for index in indices], replace(eyes, video_area=(4096, 10**6)))
+    processor = SimpleNamespace(
+        video_processor=SimpleNamespace(merge_size=eyes.merge, temporal_patch_size=eyes.temporal_patch),
+        vision_start_token=VISION_START,
+        vision_end_token=VISION_END,
+        video_token=VIDEO_PAD,
+    )
+    processor._calculate_timestamps = lambda *values, **named: (
+        Processor._calculate_timestamps(processor, *values, **named)
+        if eyes is QWEN_EYES
+        else Processor._calculate_timestamps(*values, **named)
+    )
+    metadata = SimpleNamespace(frames_indices=indices.copy(), fps=source_fps)
+    inputs = {"video_grid_thw": torch.tensor([video.grid]), "video_metadata": [metadata]}
+    assert expand(VIDEO_PAD, [video]) == Processor.replace_video_token(processor, inputs, 0)
+
+
 @pytest.mark.parametrize(
     ("prompt", "looks"),
     [

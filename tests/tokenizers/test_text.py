@@ -1,13 +1,16 @@
 """The checkpoint's own tokenizer and chat template: as transformers renders them, and safely."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers.tiny_text import THINKING_TEMPLATE, tiny_tokenizer, tiny_tokenizer_folder
 
 from orrery.errors import CheckpointError, RequestError, SettingsError
+from orrery.tokenizers.eyes import QWEN_EYES, expand, look_at_image, look_at_video, reason_positions, visual_spans
 from orrery.tokenizers.text import LONGEST_PROMPT, TextTokenizer, train_tokenizer
 
 CONVERSATION = [
@@ -64,6 +67,24 @@ def test_pictures_have_their_places_in_the_chat():
         "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>and<|vision_start|><|video_pad|><|vision_end|>"
         "<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_pictures_in_a_chat_are_found_among_its_tokens():
+    tokenizer = tiny_tokenizer()
+    gray = np.full((4, 64, 96, 3), 128, dtype=np.uint8)
+    eyes = replace(QWEN_EYES, image_area=(1024, 65536), video_area=(1024, 65536))
+    looks = [look_at_image(gray[0], eyes), look_at_video(gray, [0.0, 0.5, 1.0, 1.5], eyes)]
+    parts = [{"type": "image"}, {"type": "text", "text": "then"}, {"type": "video"}]
+    ids = tokenizer.encode(expand(tokenizer.render([{"role": "user", "content": parts}]), looks))
+    pads = {"image_id": tokenizer.id("<|image_pad|>"), "video_id": tokenizer.id("<|video_pad|>")}
+    spans = visual_spans(ids, looks, **pads)
+    assert [(span.rows, span.cols) for span in spans] == [(2, 3)] * 3
+    assert all(ids[span.start - 1] == tokenizer.id("<|vision_start|>") for span in spans)
+    assert all(ids[span.start + 6] == tokenizer.id("<|vision_end|>") for span in spans)
+    assert tokenizer.decode(ids[: spans[1].start]).endswith("then<0.2 seconds>")
+    positions, following = reason_positions(len(ids), spans)
+    assert positions[:, -1].tolist() == [following - 1] * 3
+    assert following == len(ids) - 3 * (6 - 3)
 
 
 @settings(max_examples=60, deadline=None)
