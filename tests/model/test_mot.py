@@ -5,7 +5,8 @@ import torch
 from makers.samples import mixed, normal, tokens, vision
 
 from orrery.model.config import TINY, MoTConfig
-from orrery.model.mot import MoT, Sights
+from orrery.model.mot import MoT
+from orrery.model.vision import VisionFeatures
 from orrery.packing.pack import pack_samples, pack_text
 from orrery.packing.segment import Sample
 
@@ -140,9 +141,9 @@ def test_pictures_stand_in_for_their_tokens():
     visual = torch.tensor([False, True, True, False, False, False])
     features, tap = normal(2, TINY.width, seed=5), normal(2, TINY.width, seed=6)
     text = pack_text([Sample(token_ids=ids, visual=visual)])
-    seen = mot.read(text, Sights(features=features)).hidden
+    seen = mot.read(text, VisionFeatures(features=features, taps=())).hidden
     assert torch.equal(seen[0], mot.read(pack_text([Sample(token_ids=ids)])).hidden[0])
-    tapped = mot.read(text, Sights(features=features, taps=(tap,))).hidden
+    tapped = mot.read(text, VisionFeatures(features=features, taps=(tap,))).hidden
     assert torch.equal(seen[0], tapped[0])
     assert (seen[1:] != tapped[1:]).any(dim=1).all()
     with pytest.raises(ValueError, match="2 tokens stand for pictures"):

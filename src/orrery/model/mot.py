@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from orrery.flow.samplers import Latents
 from orrery.model.attention import attend, rotary, rotate
 from orrery.model.config import MoTConfig
+from orrery.model.vision import VisionFeatures
 from orrery.packing.pack import Pack, TextPack
 from orrery.packing.segment import Kind, Segment
 
@@ -80,16 +81,6 @@ class TextMemory:
             hidden=torch.cat([memory.hidden for memory in memories]),
             lengths=tuple(length for memory in memories for length in memory.lengths),
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sights:
-    """What a vision encoder saw, for the M visual tokens of a text pack, in order."""
-
-    features: Float[Tensor, "M D"]
-    """Stand in for the tokens' embeddings."""
-    taps: tuple[Float[Tensor, "M D"], ...] = ()
-    """Tap i is added to the hidden states after block i."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,12 +239,12 @@ class MoT(nn.Module):
             self.action_out = DomainLinear(config.action_domains, width, config.action_width)
             self.action_embed = nn.Parameter(torch.zeros(width))
 
-    def read(self, text: TextPack, sights: Sights | None = None, past: TextMemory | None = None) -> TextMemory:
+    def read(self, text: TextPack, sights: VisionFeatures | None = None, past: TextMemory | None = None) -> TextMemory:
         """Run the text tower once.
 
         Args:
             text: L tokens of one or more samples.
-            sights: vision features for the tokens that `text.visual` marks.
+            sights: stand in for the embeddings of the tokens that `text.visual` marks; tap i is added after block i.
             past: what was read before; then `text` continues that one sample.
         """
         x = self.embed(text.token_ids)
