@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from orrery.errors import RequestError
@@ -221,7 +221,7 @@ def resampled_grid(
     return torch.cat(parts)
 
 
-def merge_order(grid: Tensor, frames: int, merge: int) -> Tensor:
+def merge_order(grid: Shaped[Tensor, "rows cols v"], frames: int, merge: int) -> Shaped[Tensor, "n v"]:
     """List a picture's (rows, cols, values) block by block and row by row within a block, once for every frame."""
     return repeat(grid, "(Y y) (X x) v -> (t Y X y x) v", t=frames, y=merge, x=merge)
 
