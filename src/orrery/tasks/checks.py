@@ -19,6 +19,8 @@ MAX_NUMBER_DIGITS = 64
 
 def shown(value: object, limit: int = 60) -> str:
     """`value` for an error line: its repr without line breaks, cut to `limit` characters."""
+    if isinstance(value, int) and value.bit_length() > 8 * limit:
+        return f"a whole number of {value.bit_length()} bits"
     text = ascii(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
@@ -69,7 +71,7 @@ def number(name: str, value: object, low: Number, high: Number, *, above: bool =
     bounds = f"{'above' if above else 'from'} {low:g} {'up ' if above else ''}to {high:g}"
     if isinstance(value, bool) or not isinstance(value, Number):
         raise RequestError(f"{name} must be a number, got {shown(value)}. Give one {bounds}.")
-    if not math.isfinite(value) or not low <= value <= high or (above and value == low):
+    if not low <= value <= high or (above and value == low):
         raise RequestError(f"{name} is out of range, got {shown(value)}. Give a number {bounds}.")
     return float(value)
 

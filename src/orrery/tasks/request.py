@@ -12,7 +12,11 @@ from typing import Literal, no_type_check
 import numpy as np
 
 from orrery.errors import RequestError
+from orrery.tasks.alignment import two_nearest
 from orrery.tasks.checks import Number, choice, file_path, nearest, number, read_json, shown, text, whole
+from orrery.tasks.contract import CONTRACT_KEYS
+from orrery.tasks.embodiment import EMBODIMENTS, embodiment
+from orrery.tasks.prompt import VIEWPOINTS
 from orrery.tasks.task import TASKS, Task, task_named, with_sound
 from orrery.tasks.values import Array, pair, picture, samples, size, table
 
@@ -106,7 +110,8 @@ class Request:
         """
         if isinstance(source, str | Path):
             path = file_path("request", source)
-            return cls.from_json(read_json(path, max_bytes=MAX_DOCUMENT_BYTES), path.parent if base is None else base)
+            base = path.parent if base is None else base
+            source = read_json(path, max_bytes=MAX_DOCUMENT_BYTES)
         if not isinstance(source, Mapping):
             raise RequestError(f"A request must be a JSON object, got {shown(source)}. Write {{'task': ..., ...}}.")
         known = [item.name for item in fields(cls)]
@@ -200,9 +205,10 @@ class Request:
         for name in ("prompt", "negative_prompt", "system_prompt"):
             if getattr(self, name) is not None:
                 text(name, getattr(self, name))
-        for name in ("embodiment", "viewpoint"):
-            if getattr(self, name) is not None:
-                text(name, getattr(self, name), max_characters=80)
+        if self.embodiment is not None:
+            choice("embodiment", self.embodiment, EMBODIMENTS)
+        if self.viewpoint is not None:
+            choice("viewpoint", self.viewpoint, VIEWPOINTS)
         choices: dict[str, tuple[str, ...]] = {
             "prompt_format": ("plain", "json", "raw"),
             "clip_from": ("first", "last"),
@@ -276,9 +282,7 @@ class Request:
         if self.clip_frames is not None:
             whole("clip_frames", self.clip_frames, 1, MAX_FRAMES)
             if self.clip_frames % 4 != 1:
-                raise RequestError(
-                    f"clip_frames must be 4k+1, got {self.clip_frames}. {_two_nearest(self.clip_frames)}"
-                )
+                raise RequestError(f"clip_frames must be 4k+1, got {self.clip_frames}. {two_nearest(self.clip_frames)}")
         if not isinstance(self.pins, Mapping):
             raise RequestError(f"pins must map frame indices to pictures, got {shown(self.pins)}. Give {{0: path}}.")
         for index, held in self.pins.items():
@@ -315,8 +319,19 @@ class Request:
             file_path("actions", self.actions)
         rows = self.action_table()
         state = None if self.state is None else table("state", [self.state])
-        if self.contract is not None and not isinstance(self.contract, Mapping):
-            raise RequestError(f"contract must be an object, got {shown(self.contract)}. Give names and values.")
+        if self.contract is not None:
+            if not isinstance(self.contract, Mapping):
+                raise RequestError(f"contract must be an object, got {shown(self.contract)}. Give names and values.")
+            for key in self.contract:
+                choice("contract key", key, CONTRACT_KEYS)
+        robot = None if self.embodiment is None else embodiment(self.embodiment)
+        for name, values in (("actions", rows), ("state", state)):
+            widths = () if robot is None else robot.widths or ((robot.width,) if robot.width else ())
+            if values is not None and widths and values.shape[1] not in widths:
+                raise RequestError(
+                    f"{name} have {values.shape[1]} values a row, {self.embodiment!r} has "
+                    f"{' or '.join(map(str, widths))}. Give its own layout."
+                )
         if rows is not None:
             if state is not None and state.shape[1] != rows.shape[1]:
                 raise RequestError(
@@ -329,7 +344,7 @@ def check_frames(request: Request, task: Task, frames: int) -> None:
     """Refuse a number of pixel frames that cannot be made exactly, alone or with the pins and clip of the request."""
     whole("frames", frames, 1, MAX_FRAMES)
     if frames % 4 != 1:
-        raise RequestError(f"frames must be 4k+1, got {frames}. {_two_nearest(frames)}")
+        raise RequestError(f"frames must be 4k+1, got {frames}. {two_nearest(frames)}")
     if task.frames == "one" and frames != 1:
         raise RequestError(f"Task {task.name!r} has one frame, got frames {frames}. Leave frames out.")
     if task.frames == "chunk" and frames == 1:
@@ -408,8 +423,3 @@ def _to_json(name: str, value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _to_json(name, item) for key, item in value.items()}
     return value
-
-
-def _two_nearest(frames: int) -> str:
-    below = max(1, (frames - 1) // 4 * 4 + 1)
-    return f"Give {below} or {below + 4}."

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orrery.errors import RequestError
-from orrery.tasks.checks import Number, file_path, shown, whole
+from orrery.tasks.checks import file_path, shown, whole
 
 Array = npt.NDArray[Any]
 
@@ -72,11 +72,11 @@ def table(name: str, rows: object) -> Array:
             raise RequestError(f"{name} must be numbers (T, A), got {rows.dtype} of shape {rows.shape}. Reshape it.")
         values = rows.astype(np.float64)
     else:
-        if not isinstance(rows, list):
+        if not isinstance(rows, list) or not rows:
             raise RequestError(f"{name} must be a list of rows, got {shown(rows)}. Give a list of lists of numbers.")
         for index, row in enumerate(rows):
             items = row.tolist() if isinstance(row, np.ndarray) else row
-            if not isinstance(items, list) or any(isinstance(x, bool) or not isinstance(x, Number) for x in items):
+            if not isinstance(items, list) or not all(_is_number(x) for x in items):
                 raise RequestError(f"{name} row {index} must be numbers, got {shown(items)}. Give a list of numbers.")
             if len(items) != len(rows[0]):
                 raise RequestError(
@@ -95,3 +95,10 @@ def table(name: str, rows: object) -> Array:
             f"{name} row {row} column {column} is {values[row, column]}. Give finite numbers within +-{bound}."
         )
     return values.astype(np.float32)
+
+
+def _is_number(value: object) -> bool:
+    """A float, or an int that fits one."""
+    return isinstance(value, float) or (
+        isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ACTION_VALUE
+    )
