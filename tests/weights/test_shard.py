@@ -25,7 +25,7 @@ def test_files_are_exchanged_with_the_safetensors_package(shapes, tmp_path_facto
     tensors = {name: torch.ones(shape).to(STORED[dtype]) for name, (shape, dtype) in shapes.items()}
     tensors.pop("__metadata__", None)
     with path.open("wb") as file:
-        write_tensors(file, tensors)
+        write_tensors(file.write, tensors)
     ours = path.read_bytes()
     safetensors.torch.save_file(tensors, path)
     for read in (safetensors.torch.load(ours), read_tensors(path)):
@@ -39,7 +39,7 @@ def test_files_are_exchanged_with_the_safetensors_package(shapes, tmp_path_facto
 def test_views_and_transposes_are_written_as_their_values(tmp_path):
     table = torch.arange(12.0).reshape(3, 4)
     with (tmp_path / "t.safetensors").open("wb") as file:
-        write_tensors(file, {"a": table.T, "b": table[:, 1], "c": table})
+        write_tensors(file.write, {"a": table.T, "b": table[:, 1], "c": table})
     read = read_tensors(tmp_path / "t.safetensors")
     assert torch.equal(read["a"], table.T)
     assert torch.equal(read["b"], table[:, 1])
@@ -51,7 +51,7 @@ def test_a_tensor_that_is_not_finite_is_not_written(tmp_path):
             (tmp_path / "t.safetensors").open("wb") as file,
             pytest.raises(CheckpointError, match="'b' holds NaN or infinity"),
         ):
-            write_tensors(file, {"a": torch.ones(2), "b": torch.tensor([1, bad]).bfloat16()})
+            write_tensors(file.write, {"a": torch.ones(2), "b": torch.tensor([1, bad]).bfloat16()})
 
 
 def test_is_finite_agrees_with_isfinite():

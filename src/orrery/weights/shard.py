@@ -7,7 +7,7 @@ unseen, and its memory map counts a whole shard as this process's memory. Which 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -126,8 +126,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return tensors
 
 
-def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(write: Callable[[bytes | memoryview], object], tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file with one tensor at a time on the CPU, in an order that depends on names and dtypes only.
+
+    Args:
+        write: takes the next bytes of the file.
+        tensors: on any device, of any strides.
 
     Raises:
         CheckpointError: a tensor holds NaN or an infinity, or is of a dtype that checkpoints do not store.
@@ -143,14 +147,14 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8, so that others can map them into memory
-    file.write(len(text).to_bytes(8, "little") + text)
+    write(len(text).to_bytes(8, "little") + text)
     for name in order:
         tensor = tensors[name].detach()
         if not is_finite(tensor):
             raise CheckpointError(
                 f"Tensor {name!r} holds NaN or infinity and is not saved. Go back to an earlier step."
             )
-        file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def is_finite(tensor: Tensor) -> bool:
