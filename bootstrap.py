@@ -52,7 +52,15 @@ class Installer(NamedTuple):
 
     name: str
     command: list[str]
+    places: list[str]
+    """Options that say where to look for packages."""
     environment: dict[str, str]
+
+    def call(self, requirements: list[str], only_index: str = "") -> list[str]:
+        """Command line that installs `requirements`; if `only_index` is given, from it alone and without dependencies."""
+        # uv would search an index among `places` before --index-url, and take a CUDA build there, so they are left out.
+        where = ["--index-url", only_index, "--no-deps"] if only_index else self.places
+        return [*self.command, *where, *requirements]
 
 
 class SetupError(Exception):
@@ -124,8 +132,8 @@ def uv_options(settings: dict[str, str]) -> list[str]:
     return options
 
 
-def torch_attempts(choice: str, gpu: bool, cpu_index: str) -> list[tuple[str, list[str]]]:
-    """(requirement, extra options) pairs to try in turn.
+def torch_attempts(choice: str, gpu: bool, cpu_index: str) -> list[tuple[str, str]]:
+    """(requirement, the only index to look in, or "" for the usual places) pairs to try in turn.
 
     Args:
         choice: ORRERY_TORCH: "" decides by `gpu`, "cpu", "cuda", or any requirement such as "torch==2.12.0" or a wheel.
@@ -133,12 +141,10 @@ def torch_attempts(choice: str, gpu: bool, cpu_index: str) -> list[tuple[str, li
         cpu_index: TORCH_CPU_INDEX, a package index that holds CPU builds; "" is none.
     """
     if choice not in ("", "cpu", "cuda"):
-        return [(choice, [])]
+        return [(choice, "")]
     if choice == "cuda" or (choice == "" and gpu):
-        return [(TORCH, [])]
-    # torch alone from its index: what it depends on comes with the rest, from the usual places.
-    from_index: list[tuple[str, list[str]]] = [(TORCH, ["--index-url", cpu_index, "--no-deps"])] if cpu_index else []
-    return [(TORCH + "+cpu", []), *from_index, (TORCH, [])]
+        return [(TORCH, "")]
+    return [(TORCH + "+cpu", ""), *([(TORCH, cpu_index)] if cpu_index else []), (TORCH, "")]
 
 
 def gpu_seen() -> bool:
@@ -184,21 +190,21 @@ def installers(settings: dict[str, str], constraints: Path) -> list[Installer]:
     """The usable ones, the preferred one first. Both hold build requirements to `constraints` as well."""
     environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH")}
     pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
-    found = [Installer("pip", pip, {**environment, "PIP_CONSTRAINT": str(constraints)})]
+    found = [Installer("pip", pip, [], {**environment, "PIP_CONSTRAINT": str(constraints)})]
     if subprocess.run([*pip, "-q", UV], env=environment).returncode:
         say(f"{UV} cannot be installed here; using pip, which is slower.")
         return found
     held = ["--constraints", str(constraints), "--build-constraints", str(constraints)]
-    uv = [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON), *held, *uv_options(settings)]
+    uv = [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON), *held]
     certificates = {"SSL_CERT_FILE": settings["cert"]} if settings.get("cert") else {}
-    return [Installer("uv", uv, {**certificates, **environment}), *found]
+    return [Installer("uv", uv, uv_options(settings), {**certificates, **environment}), *found]
 
 
-def install_torch(installer: Installer, attempts: list[tuple[str, list[str]]]) -> bool:
+def install_torch(installer: Installer, attempts: list[tuple[str, str]]) -> bool:
     """Try the attempts in turn; whether one succeeded."""
-    for requirement, options in attempts:
-        command = [*installer.command, requirement, *options]
-        last = (requirement, options) == attempts[-1]
+    for requirement, only_index in attempts:
+        command = installer.call([requirement], only_index)
+        last = (requirement, only_index) == attempts[-1]
         if last and len(attempts) > 1:
             say(
                 f"found no CPU build of torch; taking {TORCH} as it comes. On x86 Linux that may be the CUDA build, "
@@ -233,7 +239,7 @@ def set_up(job: str, version: tuple[int, int]) -> None:
         say(f"installing torch, then orrery{suffix}, with {installer.name}.")
         if not install_torch(installer, attempts):
             continue
-        if not subprocess.run([*installer.command, "-e", f"{ROOT}{suffix}"], env=installer.environment).returncode:
+        if not subprocess.run(installer.call(["-e", f"{ROOT}{suffix}"]), env=installer.environment).returncode:
             break
     else:
         raise SetupError("Installation failed; see above. It needs the network, or a package index that pip knows.")

@@ -63,22 +63,23 @@ PLAIN, CPU = bootstrap.TORCH, bootstrap.TORCH + "+cpu"
 @pytest.mark.parametrize(
     ("choice", "gpu", "cpu_index", "expected"),
     [
-        ("", False, "", [(CPU, []), (PLAIN, [])]),
-        ("", True, "", [(PLAIN, [])]),
-        ("cpu", True, "", [(CPU, []), (PLAIN, [])]),
-        ("cuda", False, "", [(PLAIN, [])]),
-        ("torch==2.12.0", True, "", [("torch==2.12.0", [])]),
-        (
-            "",
-            False,
-            "file:///index",
-            [(CPU, []), (PLAIN, ["--index-url", "file:///index", "--no-deps"]), (PLAIN, [])],
-        ),
-        ("", True, "file:///index", [(PLAIN, [])]),
+        ("", False, "", [(CPU, ""), (PLAIN, "")]),
+        ("", True, "", [(PLAIN, "")]),
+        ("cpu", True, "", [(CPU, ""), (PLAIN, "")]),
+        ("cuda", False, "", [(PLAIN, "")]),
+        ("torch==2.12.0", True, "", [("torch==2.12.0", "")]),
+        ("", False, "file:///index", [(CPU, ""), (PLAIN, "file:///index"), (PLAIN, "")]),
+        ("", True, "file:///index", [(PLAIN, "")]),
     ],
 )
 def test_torch_is_chosen_by_wish_then_by_gpu(choice, gpu, cpu_index, expected):
     assert bootstrap.torch_attempts(choice, gpu, cpu_index) == expected
+
+
+def test_an_index_of_cpu_builds_is_the_only_place_that_is_searched():
+    installer = bootstrap.Installer("uv", ["uv"], ["--default-index", "file:///main"], {})
+    assert installer.call(["torch"], "file:///cpu") == ["uv", "--index-url", "file:///cpu", "--no-deps", "torch"]
+    assert installer.call(["torch"]) == ["uv", "--default-index", "file:///main", "torch"]
 
 
 def test_pips_settings_are_read_with_the_environment_on_top():
