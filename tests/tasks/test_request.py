@@ -1,9 +1,13 @@
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from orrery.errors import OrreryError
 from orrery.tasks.request import Request
 from orrery.tasks.task import TASKS
 
@@ -57,3 +61,22 @@ def test_arrays_of_actions_become_lists_and_come_back_equal():
     again = Request.from_json(request.to_json()).action_table()
     assert again is not None
     np.testing.assert_array_equal(again, actions)
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("a.png")
+WORDS = st.text(max_size=4)
+ANY = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
+FIELDS = [item.name for item in fields(Request) if item.name != "task"]
+
+
+@given(task=st.sampled_from(sorted(TASKS)), spoilt=st.dictionaries(st.sampled_from(FIELDS), ANY, max_size=3))
+def test_any_document_is_taken_whole_or_refused_on_one_line(task, spoilt):
+    refusal = ""
+    try:
+        document = Request.from_json({"task": task, **GOOD[task], **spoilt}).to_json()
+    except OrreryError as error:
+        document, refusal = None, str(error)
+    assert (document is None) == bool(refusal)
+    assert "\n" not in refusal
+    if document is not None:
+        assert Request.from_json(document).to_json() == document

@@ -234,6 +234,7 @@ class Request:
     def _check_numbers(self, task: Task) -> None:
         whole("seed", self.seed, 0, 2**63 - 1)
         for name, least, most in (
+            ("frames", 1, MAX_FRAMES),
             ("steps", 1, MAX_STEPS),
             ("max_new_tokens", 1, 32_768),
             ("top_k", 1, 1_000_000),
