@@ -57,7 +57,7 @@ class Installer(NamedTuple):
     environment: dict[str, str]
 
     def call(self, requirements: list[str], only_index: str = "") -> list[str]:
-        """Command line that installs `requirements`; if `only_index` is given, from it alone and without dependencies."""
+        """Command line that installs `requirements`; with `only_index`, from it alone and without dependencies."""
         # uv would search an index among `places` before --index-url, and take a CUDA build there, so they are left out.
         where = ["--index-url", only_index, "--no-deps"] if only_index else self.places
         return [*self.command, *where, *requirements]
