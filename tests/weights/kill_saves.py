@@ -1,4 +1,4 @@
-"""Save over and over in a child process, kill it, and open what is left. Run by test_kills; no torch, so forks are quick.
+"""Save over and over in a child, kill it, and open what is left. Run by test_kills; without torch, so it forks fast.
 
 Usage: kill_saves.py FOLDER moments|steps SEED_OR_0 "swap"|"two renames". Prints one JSON object of counts.
 """

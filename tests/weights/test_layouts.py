@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import torch
 
 from orrery.weights import layouts
 from orrery.weights.rename import Layout, published_shape
@@ -93,3 +94,31 @@ def test_published_shapes():
     assert published_shape("patches", (1152, 1536)) == (1152, 3, 2, 16, 16)
     with pytest.raises(ValueError, match="cannot be published as patches"):
         published_shape("patches", (1152, 1537))
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("family", ["omni", "edge"])
+def test_every_name_of_the_transformers_reasoners_is_known(family):
+    transformers = pytest.importorskip("transformers")
+    text = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text |= {"num_key_value_heads": 1, "head_dim": 8, "vocab_size": 10}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}}
+    vision = {"hidden_size": 8, "intermediate_size": 12, "num_heads": 2}
+    with torch.device("meta"):
+        if family == "omni":
+            vision |= {"depth": 3, "out_hidden_size": 8, "deepstack_visual_indexes": [0, 1, 2]}
+            config = transformers.Cosmos3OmniConfig(text_config=text, vision_config=vision)
+            model = transformers.Cosmos3OmniForConditionalGeneration(config)
+        else:
+            vision = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2}
+            config = transformers.Cosmos3EdgeConfig(text_config=text, vision_config=vision, projector_hidden_size=12)
+            model = transformers.Cosmos3EdgeForConditionalGeneration(config)
+    names = list(model.state_dict())
+    layout = layouts.OMNI_MODULES if family == "omni" else layouts.EDGE_MODULES
+    placement = layout.place(names)
+    assert len(placement.places) == len(names)
+    assert len(
+        {(place.ours, "visual" in name or "projector" in name) for name, place in placement.places.items()}
+    ) == len(names)
+    for name, place in placement.places.items():
+        assert layout.published(place.ours)[0] == name
