@@ -15,7 +15,7 @@ class Limits:
     decoded_bytes: int = 2 * 2**30
     """Pixels or samples handed back for one file."""
     image_side: int = 8192
-    image_pixels: int = 32 * 2**20
+    image_pixels: int = 32_000_000
     video_side: int = 4096
     video_frames: int = 18_000
     """Frames decoded, those that are only skipped over included."""
