@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from orrery.cli.progress import progress
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -16,18 +18,24 @@ class Run:
     model: str
     """Checkpoint: a local folder or a hub id."""
     out: Path
-    """Folder for the results and their run.json."""
+    """New folder for the results and their run.json."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the weights."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the network."""
 
     def __call__(self) -> None:
-        from orrery.runtime.load import load
-        from orrery.runtime.run import run, write
         from orrery.tasks.request import Request
 
-        request = Request.from_json(self.request, base=self.request.parent)
-        result = run(load(self.model, device=self.device, dtype=self.dtype), request)
-        for path in write(result, self.out):
-            print(path)
+        request = Request.from_json(self.request)  # before torch: a document that is wrong is refused at once
+        from orrery.runtime.load import load
+        from orrery.runtime.run import run
+
+        with progress("Loading") as report:
+            model = load(self.model, device=self.device, dtype=self.dtype, report=report)
+        with progress("Sampling") as report:
+            result = run(model, request, report=report)
+        result.write(self.out)
+        if result.text is not None:
+            print(result.text)
+        print(f"Wrote {self.out}: {', '.join(sorted(path.name for path in self.out.iterdir()))}")
