@@ -392,7 +392,7 @@ def test_the_decoding_process_loads_no_torch_and_no_secrets(monkeypatch: pytest.
     if environment.exists():
         assert b"SOME_TOKEN" not in environment.read_bytes()
     server.close()
-    assert server.process.returncode == 0
+    assert server.process.returncode in (0, -signal.SIGTERM)
 
 
 def test_real_recordings(real: Path):

@@ -79,6 +79,8 @@ class Decoder:
 def _close(control: socket.socket, process: "subprocess.Popen[bytes]", owner: int) -> None:
     control.close()
     if os.getpid() == owner:
+        # Closing is not enough: a process forked from this one may hold the other end of `control` open.
+        process.terminate()
         process.wait()
 
 
