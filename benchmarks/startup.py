@@ -1,7 +1,8 @@
 """Seconds from command to first answer, each against its budget: `.venv/bin/python benchmarks/startup.py`.
 
 Timings depend on the machine, so they are measured here and not asserted in a test; tests/test_imports.py checks what
-is loaded, which decides them. The CPU seconds hold on a busy machine too. Exits with 1 when a median is over its budget.
+is loaded, which decides them. Wall time is judged; CPU time tells a slow program from a busy machine. Exits with 1 when
+a median is over its budget.
 """
 
 import resource

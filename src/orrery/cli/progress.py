@@ -3,9 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import Progress
-
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
@@ -14,6 +11,9 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     Yields:
         A function to call with how much is done and how much there is, in any unit.
     """
+    from rich.console import Console  # not above: `orrery --help` would wait for it
+    from rich.progress import Progress
+
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
