@@ -23,6 +23,8 @@ class MoTConfig:
     norm_eps: float = 1e-6
     norm_scales_in_float32: bool = False
     """Multiply by the norm's weight before the cast to the activations' type, not after (visible in bfloat16)."""
+    generates: bool = True
+    """False: a reasoner alone, without the generation tower and its heads."""
     text_qk_norm: bool = True
     text_key_norm: bool = False
     """Text keys get a norm of their own when the generation tower reads them."""

@@ -158,8 +158,9 @@ class Block(nn.Module):
     def __init__(self, config: MoTConfig) -> None:
         super().__init__()
         self.text = Tower(config, qk_norm=config.text_qk_norm)
-        self.generation = Tower(config, qk_norm=True)
-        self.text_key_norm = RMSNorm(config.head_width, config) if config.text_key_norm else None
+        self.generation = Tower(config, qk_norm=True) if config.generates else None
+        reads_otherwise = config.generates and config.text_key_norm
+        self.text_key_norm = RMSNorm(config.head_width, config) if reads_otherwise else None
 
     def read(
         self, x: Float[Tensor, "L D"], rope: Rope, lengths: Sequence[int], past: LayerMemory | None
@@ -190,8 +191,10 @@ class Block(nn.Module):
         text_lengths: Sequence[int],
     ) -> Float[Tensor, "L D"]:
         """The generation tower: each token sees all of its sample's text and all of its sample's latents."""
-        q, k, v = self.generation.project(x)
-        q, k = rotate(self.generation.q_norm(q), rope), rotate(self.generation.k_norm(k), rope)
+        tower = self.generation
+        assert tower is not None, "MoT.forward refuses a reasoner"
+        q, k, v = tower.project(x)
+        q, k = rotate(tower.q_norm(q), rope), rotate(tower.k_norm(k), rope)
         attended = attend(
             q,
             interleave(memory.keys_for_generation, k, text_lengths, lengths),
@@ -200,7 +203,7 @@ class Block(nn.Module):
             [text + own for text, own in zip(text_lengths, lengths, strict=True)],
             causal=False,
         )
-        return self.generation.finish(x, attended)
+        return tower.finish(x, attended)
 
 
 class DomainLinear(nn.Module):
@@ -225,8 +228,10 @@ class MoT(nn.Module):
         self.embed = nn.Embedding(config.vocab, width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.text_norm = RMSNorm(width, config)
-        self.generation_norm = RMSNorm(width, config)
         self.lm_head = nn.Linear(width, config.vocab, bias=False)
+        if not config.generates:
+            return
+        self.generation_norm = RMSNorm(width, config)
         self.vision_in = nn.Linear(config.vision_width, width)
         self.vision_out = nn.Linear(width, config.vision_width)
         self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
@@ -275,6 +280,8 @@ class MoT(nn.Module):
             sigmas: noise level of each segment, 1 is noise. Frames that are given count as clean whatever it says.
             memory: what `read` returned for `pack.text`; None reads it here, with gradients, as training needs.
         """
+        if not self.config.generates:
+            raise ValueError("This model only reads and writes text: it was loaded without its generation tower.")
         if memory is None:
             memory = self.read(pack.text)
         x = self._embed_segments(pack, sigmas)

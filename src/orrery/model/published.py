@@ -1,14 +1,17 @@
-"""Between `transformer/config.json` of a released folder and `MoTConfig`, both ways and strictly.
+"""Between the configurations of released folders and ours, strictly: `transformer/config.json` both ways, and the root
+`config.json` of a reasoner.
 
 A key that is not understood is an error, because a setting that is skipped in silence is a different model.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isqrt
 from typing import Any
 
 from orrery.errors import CheckpointError
 from orrery.model.config import EDGE, NANO, SUPER, MoTConfig
+from orrery.model.vision_config import EDGE_VISION, NANO_VISION, VisionEncoderConfig
 from orrery.packing.positions import Clock
 
 CLASS_NAME = "Cosmos3OmniTransformer"
@@ -112,6 +115,78 @@ def config_from_published(document: Mapping[str, Any]) -> MoTConfig:
         ),
     )
     return replace(config, family=_family(config))
+
+
+def reasoner_from_published(document: Mapping[str, Any]) -> MoTConfig:
+    """The text tower that a root `config.json` of model type cosmos3_omni or cosmos3_edge describes.
+
+    Raises:
+        CheckpointError: another model type, or a setting that is not understood.
+    """
+    edge = _is_edge(document)
+    text = document.get("text_config")
+    if not isinstance(text, Mapping):
+        raise CheckpointError("config.json has no text_config. Fetch the file again.")
+    rope = text.get("rope_parameters") or {**(text.get("rope_scaling") or {}), "rope_theta": text.get("rope_theta")}
+    if rope.get("rope_type", rope.get("type", "default")) not in ("default", "mrope"):
+        raise CheckpointError(f"config.json scales rotary positions by {rope.get('rope_type')!r}; known: default.")
+    if text.get("attention_bias") or text.get("mlp_bias"):
+        raise CheckpointError("config.json has biases in attention or MLP, which no Cosmos 3 reasoner has.")
+    base = EDGE if edge else NANO
+    config = replace(
+        base,
+        family="custom",
+        generates=False,
+        width=text["hidden_size"],
+        layers=text["num_hidden_layers"],
+        heads=text["num_attention_heads"],
+        kv_heads=text["num_key_value_heads"],
+        head_width=text.get("head_dim", base.head_width),
+        ffn_width=text["intermediate_size"],
+        vocab=text["vocab_size"],
+        norm_eps=float(text.get("rms_norm_eps", base.norm_eps)),
+        rope_theta=float(rope.get("rope_theta") or base.rope_theta),
+        rope_axes=tuple(rope.get("mrope_section") or base.rope_axes),
+        action_width=None,
+        sound_width=None,
+    )
+    return replace(config, family=_family(config))
+
+
+def vision_from_published(document: Mapping[str, Any]) -> VisionEncoderConfig:
+    """The vision encoder that a root `config.json` describes; CheckpointError as `reasoner_from_published`."""
+    edge = _is_edge(document)
+    vision = document.get("vision_config")
+    if not isinstance(vision, Mapping):
+        raise CheckpointError("config.json has no vision_config. Fetch the file again.")
+    base = EDGE_VISION if edge else NANO_VISION
+    if vision.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
+        raise CheckpointError(f"config.json has vision activation {vision['hidden_act']!r}; known: gelu_pytorch_tanh.")
+    width, merge = vision.get("hidden_size", base.width), vision.get("spatial_merge_size", base.merge)
+    positions = vision.get("num_patches" if edge else "num_position_embeddings", base.position_grid**2)
+    shared = replace(
+        base,
+        width=width,
+        depth=vision.get("num_hidden_layers" if edge else "depth", base.depth),
+        heads=vision.get("num_attention_heads" if edge else "num_heads", base.heads),
+        mlp_width=vision.get("intermediate_size", base.mlp_width),
+        patch=vision.get("patch_size", base.patch),
+        merge=merge,
+        position_grid=isqrt(positions),
+        merged_width=document.get("projector_hidden_size", base.merged_width) if edge else width * merge**2,
+        out_width=document["text_config"]["hidden_size"] if edge else vision.get("out_hidden_size", base.out_width),
+        taps=() if edge else tuple(vision.get("deepstack_visual_indexes", base.taps)),
+    )
+    return shared if edge else replace(shared, temporal_patch=vision.get("temporal_patch_size", base.temporal_patch))
+
+
+def _is_edge(document: Mapping[str, Any]) -> bool:
+    kinds = {"cosmos3_omni": False, "cosmos3_edge": True}
+    if document.get("model_type") not in kinds:
+        raise CheckpointError(
+            f"config.json is of model type {document.get('model_type')!r}; known: {', '.join(kinds)}."
+        )
+    return kinds[document["model_type"]]
 
 
 def config_to_published(config: MoTConfig) -> dict[str, Any]:

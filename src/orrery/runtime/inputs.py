@@ -1,0 +1,199 @@
+"""The media of a request, read and hashed, and how pictures are fitted to what the model takes."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orrery.data.media import read_image, read_sound, read_video
+from orrery.data.resize import cover, onto_canvas
+from orrery.errors import RequestError
+from orrery.tasks.action_file import read_actions
+from orrery.tasks.canvas import ActionCanvas, action_canvas
+from orrery.tasks.request import Picture, Request
+from orrery.tasks.settings import Settings
+
+Pixels = npt.NDArray[np.uint8]
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """What a request brings along."""
+
+    frames: Pixels | None = None
+    """(T, H, W, 3): the frames that are shown, exactly as many as the task shows."""
+    pins: Mapping[int, Pixels] = field(default_factory=dict)
+    """Pixel frame -> (1 or 4, H, W, 3)."""
+    sound: npt.NDArray[np.float32] | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """What was read -> sha256 of its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How pictures are fitted. `height` and `width` are of the canvas that the prompt speaks of."""
+
+    height: int
+    width: int
+    canvas: ActionCanvas | None = None
+    """None: pictures are scaled to cover the size and cut at the centre."""
+
+    def apply(self, frames: Pixels) -> Pixels:
+        """Fit frames (T, H, W, 3)."""
+        if self.canvas is not None:
+            return onto_canvas(frames, self.canvas)
+        return cover(frames, (self.height, self.width))
+
+    def latent_size(self, spatial: int) -> tuple[int, int]:
+        """Height and width of the latents that are kept: padding of an action canvas is encoded, then left out."""
+        if self.canvas is not None:
+            return self.canvas.latent_crop(spatial)
+        return self.height // spatial, self.width // spatial
+
+
+def with_actions(request: Request) -> tuple[Request, dict[str, str]]:
+    """The request with its actions read from their file, if they are in one, and the hash of it."""
+    if not isinstance(request.actions, str | Path):
+        return request, {}
+    path = Path(request.actions)
+    return replace(request, actions=read_actions(path)), {str(path): _file_hash(path)}
+
+
+def read_inputs(request: Request, settings: Settings, sound_rate: int | None) -> Inputs:
+    """Read what a generating task shows.
+
+    Args:
+        sound_rate: samples per second of the checkpoint's sound codec.
+
+    Raises:
+        MediaError: files that cannot be read within the limits.
+        RequestError: another number of frames, or another rate, than the task shows.
+    """
+    hashes: dict[str, str] = {}
+    frames = None
+    if request.vision is not None:
+        assert not isinstance(request.vision, list)
+        frames = _frames("vision", request.vision, settings, hashes)
+        frames = _shown(frames, settings)
+    pins = {index: _pin(index, picture, settings, hashes) for index, picture in request.pins.items()}
+    sound = None
+    if settings.sound == "given":
+        assert sound_rate is not None
+        sound = _sound(request, sound_rate, hashes)
+    for name, values in (("actions", request.action_table()), ("state", request.state)):
+        if values is not None:
+            hashes[name] = hashlib.sha256(np.ascontiguousarray(values, dtype=np.float32).tobytes()).hexdigest()
+    return Inputs(frames=frames, pins=pins, sound=sound, hashes=hashes)
+
+
+def fit(inputs: Inputs, settings: Settings, *, multiple: int) -> View:
+    """Choose how pictures are fitted: the tier's canvas for action tasks, else scaled to cover the size and cut.
+
+    Raises:
+        RequestError: pictures of different sizes, or a size that the codec cannot hold.
+    """
+    pictures = [*([] if inputs.frames is None else [inputs.frames]), *inputs.pins.values()]
+    sizes = {picture.shape[1:3] for picture in pictures}
+    if len(sizes) > 1:
+        raise RequestError(f"Pictures of one request must have one size, got {sorted(sizes)}. Resize them first.")
+    source = next(iter(sizes), None)
+    if settings.tier is not None:
+        assert source is not None, "action tasks always show a picture"
+        canvas = action_canvas(source, settings.tier)
+        return View(height=canvas.height, width=canvas.width, canvas=canvas)
+    height, width = settings.size or source or (0, 0)
+    if height % multiple or width % multiple or not height:
+        raise RequestError(
+            f"Height and width must be multiples of {multiple}, got {height} x {width}. Give such a size."
+        )
+    return View(height=height, width=width)
+
+
+def read_looks(vision: Picture | list[Picture], hashes: dict[str, str]) -> list[tuple[Pixels, float | None]]:
+    """Pictures of a question: frames (T, H, W, 3), and the rate of those that are videos."""
+    looks: list[tuple[Pixels, float | None]] = []
+    for index, item in enumerate(vision if isinstance(vision, list) else [vision]):
+        if isinstance(item, np.ndarray):
+            _remember(f"vision[{index}]", item, hashes)
+            looks.append(
+                (item, 24.0) if item.ndim == 4 and len(item) > 1 else (item.reshape(-1, *item.shape[-3:]), None)
+            )
+        elif Path(item).suffix.lower() in VIDEO_SUFFIXES:
+            hashes[str(item)] = _file_hash(Path(item))
+            video = read_video(item)
+            looks.append((video.frames, float(video.fps)))
+        else:
+            hashes[str(item)] = _file_hash(Path(item))
+            looks.append((read_image(item)[None], None))
+    return looks
+
+
+def _frames(name: str, source: Picture, settings: Settings, hashes: dict[str, str]) -> Pixels:
+    if isinstance(source, np.ndarray):
+        _remember(name, source, hashes)
+        return source[None] if source.ndim == 3 else source
+    path = Path(source)
+    hashes[str(path)] = _file_hash(path)
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return read_image(path)[None]
+    video = read_video(path)
+    if settings.fps is not None and abs(float(video.fps) - float(settings.fps)) > 0.01 and settings.given_frames != 1:
+        raise RequestError(
+            f"{path} has {float(video.fps):g} frames a second, the request means {float(settings.fps):g}. "
+            f"Resample the video, or give fps {float(video.fps):g}."
+        )
+    return video.frames
+
+
+def _shown(frames: Pixels, settings: Settings) -> Pixels:
+    """Exactly the frames that the task shows."""
+    wanted = settings.given_frames
+    assert wanted is not None
+    if settings.clip_from is not None:
+        if len(frames) < wanted:
+            raise RequestError(f"The clip has {len(frames)} frames and {wanted} are to be shown. Lower clip_frames.")
+        return frames[:wanted] if settings.clip_from == "first" else frames[-wanted:]
+    if len(frames) != wanted:
+        raise RequestError(
+            f"Task {settings.task!r} is shown {wanted} frame{'s' if wanted > 1 else ''}, vision has {len(frames)}. "
+            f"Give exactly {wanted}{', or frames to match' if wanted > 1 else ''}."
+        )
+    return frames
+
+
+def _pin(index: int, picture: Picture, settings: Settings, hashes: dict[str, str]) -> Pixels:
+    frames = _frames(f"pins[{index}]", picture, settings, hashes)
+    needed = 1 if index == 0 else 4
+    if len(frames) == 1:
+        return np.repeat(frames, needed, axis=0)
+    if len(frames) != needed:
+        raise RequestError(f"Pin {index} holds {needed} frame(s), got {len(frames)}. Give one picture or {needed}.")
+    return frames
+
+
+def _sound(request: Request, rate: int, hashes: dict[str, str]) -> npt.NDArray[np.float32]:
+    if isinstance(request.sound, np.ndarray):
+        if request.sound_rate != rate:
+            raise RequestError(f"sound_rate must be {rate} for this checkpoint, got {request.sound_rate}. Resample it.")
+        _remember("sound", request.sound, hashes)
+        return request.sound.astype(np.float32)
+    assert request.sound is not None
+    hashes[str(request.sound)] = _file_hash(Path(request.sound))
+    return read_sound(request.sound, rate=rate).samples
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror}). Give the path of an existing file.") from None
+
+
+def _remember(name: str, array: npt.NDArray[Any], hashes: dict[str, str]) -> None:
+    hashes[name] = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

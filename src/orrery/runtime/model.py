@@ -1,0 +1,104 @@
+"""A loaded checkpoint: the network with everything that stands between it and media, and what it may be asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orrery.errors import ContractError, TaskError
+from orrery.model.mot import MoT
+from orrery.model.vision import EdgeVision, QwenVision
+from orrery.tasks.contract import ActionContract
+from orrery.tasks.fit import Capability, lacking
+from orrery.tasks.task import TASKS
+from orrery.tokenizers.codecs import SoundCodec, VisionCodec
+from orrery.tokenizers.eyes import EDGE_EYES, QWEN_EYES, Eyes
+from orrery.tokenizers.text import TextTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model came from, for the record beside every output."""
+
+    path: Path
+    layout: str
+    """"orrery", "diffusers" or "reasoner"."""
+    weights: Mapping[str, str]
+    """File -> sha256 of everything that was read."""
+    trained: bool | None
+    """False: the weights are random. None: a released folder does not say."""
+    licence: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """What `orrery.load` returns."""
+
+    mot: MoT
+    text: TextTokenizer | None
+    vision: VisionCodec | None
+    sound: SoundCodec | None
+    eyes: QwenVision | EdgeVision | None
+    contracts: Mapping[str, ActionContract]
+    """By embodiment; empty for released folders, which carry none."""
+    family: str
+    """Whose defaults apply: a key of `tasks.defaults.FAMILIES`."""
+    origin: Origin
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.mot.embed.weight.device
+
+    @property
+    def sight(self) -> Eyes:
+        """How pictures are cut for the vision encoder."""
+        return EDGE_EYES if isinstance(self.eyes, EdgeVision) else QWEN_EYES
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the checkpoint has, in the words of `tasks.fit`."""
+        config, generates = self.mot.config, self.mot.config.generates
+        has: Mapping[Capability, bool] = {
+            "write": self.text is not None,
+            "see": self.eyes is not None,
+            "vision": generates and self.vision is not None and self.text is not None,
+            "sound": generates and self.sound is not None and config.sound_width is not None,
+            "action": generates and config.action_width is not None,
+        }
+        return frozenset(name for name, present in has.items() if present)
+
+    def contract(self, embodiment: str | None) -> ActionContract | None:
+        """The contract of an embodiment; None where the checkpoint carries none at all.
+
+        Raises:
+            ContractError: the checkpoint has contracts, but not that one, or several and none was named.
+        """
+        if not self.contracts:
+            return None
+        if embodiment is None and len(self.contracts) == 1:
+            return next(iter(self.contracts.values()))
+        if embodiment is None or embodiment not in self.contracts:
+            raise ContractError(
+                f"Embodiment of the request is {embodiment!r}, the checkpoint has {', '.join(self.contracts)}. "
+                "Name one of them, or load a checkpoint made for it."
+            )
+        return self.contracts[embodiment]
+
+    def abilities(self) -> dict[str, Any]:
+        """For every task, True or what is missing, as `orrery inspect` prints it."""
+        return {
+            name: True if not (missing := lacking(task, self.capabilities)) else f"needs {' and '.join(missing)}"
+            for name, task in TASKS.items()
+        }
+
+    def need_text(self) -> TextTokenizer:
+        """The tokenizer; TaskError without one."""
+        if self.text is None:
+            raise TaskError(
+                f"{self.origin.path} holds no text tokenizer, so no prompt can be read. Add text_tokenizer/."
+            )
+        return self.text

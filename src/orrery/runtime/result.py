@@ -1,0 +1,79 @@
+"""What a request came to, and how it is written to disk: media, numbers, and `run.json` beside them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from orrery.data.media import Sound
+from orrery.data.write_media import write_png, write_video, write_wav
+from orrery.errors import RequestError
+from orrery.weights.atomic import new_folder
+from orrery.weights.documents import dump_json
+
+SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""IPTC's machine-readable word for media that a model made."""
+RANDOM_WEIGHTS = "The weights are random: nothing here was learned."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What was made. A modality that the task does not have is None."""
+
+    video: npt.NDArray[np.uint8] | None = None
+    """RGB (T, H, W, 3); frames that were given are decoded from their latents. T is 1 for a picture."""
+    fps: float | None = None
+    sound: npt.NDArray[np.float32] | None = None
+    """(N, channels) in [-1, 1]."""
+    sound_rate: int | None = None
+    actions: npt.NDArray[np.float32] | None = None
+    """(T, A) in raw robot units, without the row of the current state."""
+    text: str | None = None
+    latents: Mapping[str, Tensor] = field(default_factory=dict)
+    """"vision" (C, t, h, w), "sound" (t, C), "action" (rows, A) as the model sees them, float32."""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    """What `run.json` will hold, but for the hashes of the files."""
+
+    def write(self, folder: Path) -> "Result":
+        """Write everything into a new folder, whole or not at all.
+
+        Returns:
+            The same result, its manifest completed by the sha256 of each file.
+
+        Raises:
+            RequestError: the folder exists and is not empty.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RequestError(f"{folder} exists and is not empty. Give a new folder; nothing is overwritten.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(folder) as aside:
+            self._write_media(aside)
+            outputs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(aside.iterdir())}
+            manifest = {**self.manifest, "outputs": outputs}
+            (aside / "run.json").write_bytes(dump_json(manifest))
+        return replace(self, manifest=manifest)
+
+    def _write_media(self, folder: Path) -> None:
+        mark = {"digitalSourceType": SYNTHETIC, "comment": f"Made by a model (Orrery). {SYNTHETIC}"}
+        if self.manifest.get("weights_trained") is False:
+            mark["description"] = RANDOM_WEIGHTS
+        sound = None
+        if self.sound is not None and self.sound_rate is not None:
+            sound = Sound(samples=self.sound, rate=self.sound_rate)
+            write_wav(folder / "sound.wav", sound)
+        if self.video is not None and len(self.video) == 1:
+            write_png(folder / "image.png", self.video[0], metadata=mark)
+        elif self.video is not None:
+            assert self.fps is not None
+            write_video(folder / "video.mp4", self.video, self.fps, sound=sound, metadata=mark)
+        if self.actions is not None:
+            rows = {"actions": self.actions.tolist(), "digital_source_type": SYNTHETIC}
+            (folder / "actions.json").write_text(json.dumps(rows, allow_nan=False) + "\n")
+        if self.text is not None:
+            (folder / "answer.txt").write_text(self.text + "\n")

@@ -1,0 +1,183 @@
+"""Carry out requests: resolve what they leave open, read their media, sample or write, decode, and keep the record.
+
+Everything a caller can get wrong is found before the network runs. Requests for media are sampled together in one pack;
+questions are answered one after the other.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import torch
+
+from orrery.errors import RequestError
+from orrery.runtime.decode import TextSampling, stream
+from orrery.runtime.generate import Report, generate
+from orrery.runtime.inputs import read_inputs, read_looks, with_actions
+from orrery.runtime.model import Model
+from orrery.runtime.prepare import Prepared, finish, prepare
+from orrery.runtime.reason import Reader, ask, see
+from orrery.runtime.result import RANDOM_WEIGHTS, SYNTHETIC, Result
+from orrery.tasks.contract import ActionContract
+from orrery.tasks.defaults import resolve
+from orrery.tasks.fit import check_against
+from orrery.tasks.request import Request
+from orrery.tasks.settings import Settings
+from orrery.tokenizers.eyes import Look, look_at_image, look_at_video, sample_frames
+
+PACKAGES = ("orrery", "torch", "numpy", "av", "tokenizers", "safetensors", "einops")
+NOT_EVIDENCE = "Generated media are not evidence of safety. Nothing here was checked against a real system."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Plan:
+    """One request on its way: either a job for the sampler or a question."""
+
+    request: Request
+    settings: Settings
+    contract: ActionContract | None
+    hashes: Mapping[str, str]
+    prepared: Prepared | None
+    looks: tuple[Look, ...]
+
+
+@overload
+def run(model: Model, requests: Request, *, report: Report | None = None) -> Result: ...
+@overload
+def run(model: Model, requests: Sequence[Request], *, report: Report | None = None) -> list[Result]: ...
+def run(
+    model: Model,
+    requests: Request | Sequence[Request],
+    *,
+    report: Report | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Result | list[Result]:
+    """Carry out one request, or several of any tasks in one pack; each comes out as it would alone.
+
+    Args:
+        requests: one, or a list; results come in the same order.
+        report: told the sampling turns done and their number.
+        on_text: given each piece of an answer as it is written.
+
+    Raises:
+        OrreryError: a request that cannot be carried out; then nothing was sampled.
+    """
+    every = [requests] if isinstance(requests, Request) else list(requests)
+    if not every:
+        raise RequestError("There is nothing to run: the list of requests is empty. Give at least one.")
+    plans = [_plan(model, request) for request in every]
+    packed = [plan.prepared for plan in plans if plan.prepared is not None]
+    sampled = iter(generate(model.mot, [prepared.job for prepared in packed], report) if packed else [])
+    results = [
+        _answer(model, plan, on_text)
+        if plan.prepared is None
+        else finish(model, plan.prepared, next(sampled), _manifest(model, plan))
+        for plan in plans
+    ]
+    return results[0] if isinstance(requests, Request) else results
+
+
+def _plan(model: Model, request: Request) -> _Plan:
+    request, hashes = with_actions(request)
+    task = request.row
+    contract = model.contract(request.embodiment) if task.action is not None else None
+    check_against(
+        request,
+        task,
+        capabilities=model.capabilities,
+        contract=contract,
+        multiple=1 if model.vision is None else model.vision.spatial,
+    )
+    settings = resolve(request, task, model.family, contract=contract)
+    if task.writes:
+        looks = _looks(model, request, settings, hashes)
+        return _Plan(
+            request=request, settings=settings, contract=None, hashes=hashes, prepared=None, looks=tuple(looks)
+        )
+    inputs = read_inputs(request, settings, None if model.sound is None else model.sound.rate)
+    prepared = prepare(model, request, settings, inputs, contract)
+    hashes = {**hashes, **inputs.hashes}
+    return _Plan(request=request, settings=settings, contract=contract, hashes=hashes, prepared=prepared, looks=())
+
+
+def _looks(model: Model, request: Request, settings: Settings, hashes: dict[str, str]) -> list[Look]:
+    if request.vision is None:
+        return []
+    looks = []
+    for frames, fps in read_looks(request.vision, hashes):
+        if fps is None:
+            looks.append(look_at_image(frames[0], model.sight))
+        else:
+            assert settings.video_fps is not None
+            chosen = sample_frames(len(frames), fps, model.sight, settings.video_fps)
+            looks.append(look_at_video(frames[chosen], [index / fps for index in chosen], model.sight))
+    return looks
+
+
+def _answer(model: Model, plan: _Plan, on_text: Callable[[str], None] | None) -> Result:
+    text, settings = model.need_text(), plan.settings
+    question = ask(text, settings.prompt, plan.looks, settings.system_prompt, model.device)
+    sights = None
+    if plan.looks:
+        assert model.eyes is not None
+        sights = see(model.eyes, plan.looks, model.device)
+    assert settings.max_new_tokens is not None
+    assert settings.temperature is not None
+    assert settings.top_p is not None
+    sampling = TextSampling(
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        repetition_penalty=settings.repetition_penalty or 1.0,
+        presence_penalty=settings.presence_penalty or 0.0,
+        stop=settings.stop,
+    )
+    pieces = stream(
+        Reader(mot=model.mot, question=question, sights=sights),
+        question.sample.token_ids.tolist(),
+        text.decode,
+        sampling,
+        eos_ids=(text.eos_id,),
+        rng=torch.Generator().manual_seed(settings.seed),
+    )
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            written = end.value
+            break
+        if on_text is not None:
+            on_text(piece)
+    return Result(text=written.text, manifest={**_manifest(model, plan), "ended": written.ended})
+
+
+def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
+    """Everything needed to make the result again, and to know what it is worth."""
+    origin = model.origin
+    trained = {True: "trained", False: "random", None: "as released"}[origin.trained]
+    warnings = [*plan.settings.notes, *origin.notes, NOT_EVIDENCE]
+    return {
+        "format": "orrery.run",
+        "version": 1,
+        "settings": plan.settings.to_json(),
+        "seed": plan.settings.seed,
+        "inputs": dict(plan.hashes),
+        "checkpoint": {"name": origin.path.name, "layout": origin.layout, "files": dict(origin.weights)},
+        "contract": None if plan.contract is None else plan.contract.to_json(),
+        "weights": trained,
+        "weights_trained": origin.trained,
+        "licence": origin.licence,
+        "device": str(model.device),
+        "dtype": str(model.mot.embed.weight.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "synthetic": True,
+        "digital_source_type": SYNTHETIC,
+        "warnings": [*([RANDOM_WEIGHTS] if origin.trained is False else []), *warnings],
+    }
