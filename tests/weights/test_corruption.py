@@ -1,5 +1,6 @@
 """Two hundred seeded corruptions in each layout: every one is refused, and the message names the tensor or the file."""
 
+import copy
 import hashlib
 import json
 import random
@@ -268,11 +269,14 @@ def test_two_hundred_corruptions_are_refused_and_named(layout, make_small, make_
         save_published(base, transformer=state, layout=DIFFUSERS, documents={}, max_shard_bytes=7000)
         corruptions, below = PUBLISHED, "transformer"
 
+    empty = make_empty(blocks=1)
+
     def load(path):
+        module = copy.deepcopy(empty)
         if layout == "ours":
-            load_into(make_empty(blocks=1), open_folder(path).matching("model-*.safetensors"), None)
+            load_into(module, open_folder(path).matching("model-*.safetensors"), None)
         else:
-            load_into(make_empty(blocks=1), [path / below], DIFFUSERS)
+            load_into(module, [path / below], DIFFUSERS)
 
     load(base)
     counts = Counter()
