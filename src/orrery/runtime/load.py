@@ -1,4 +1,4 @@
-"""Open a checkpoint, whichever of the three layouts it is in, and save in two of them.
+"""Open a checkpoint, whichever of the three layouts it is in. Writing is `runtime.save`'s.
 
 - ours: `config.json`, `model*.safetensors`, `tokenizer/`, contracts, sealed by a sha256 manifest;
 - diffusers: `model_index.json` with `transformer/`, `vae/`, `text_tokenizer/`, `sound_tokenizer/`, `scheduler/`, and
@@ -7,13 +7,11 @@
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from orrery.errors import CheckpointError
 from orrery.model.config import MoTConfig
@@ -31,7 +29,7 @@ from orrery.tokenizers.codecs import sound_from_config, vision_from_config
 from orrery.tokenizers.text import FILES, TextTokenizer
 from orrery.tokenizers.wan import load_wan
 from orrery.weights.documents import load_json_object
-from orrery.weights.folder import Folder, open_folder, save_folder
+from orrery.weights.folder import Folder, open_folder
 from orrery.weights.hub import resolve
 from orrery.weights.layouts import (
     COSMOS3_EDGE,
@@ -96,42 +94,6 @@ def load(
             raise CheckpointError(f"There is no model family {family!r}. Known: {', '.join(FAMILIES)}.")
         model = replace(model, family=family)
     return model
-
-
-def save(model: Model, path: Path, *, trained: bool, licence: str, notes: Mapping[str, Any] | None = None) -> Folder:
-    """Write a model in our own layout: aside, flushed, then put in place of what was at `path`.
-
-    Args:
-        trained: False marks random weights, in every output made with them.
-        licence: SPDX identifier.
-        notes: how it came about, kept in the manifest.
-
-    Raises:
-        CheckpointError: its codecs have weights of their own, which this layout does not carry yet.
-    """
-    codecs = {"vision_codec": model.vision, "sound_codec": model.sound}
-    configs = {name: None if codec is None else codec.codec_config() for name, codec in codecs.items()}
-    for name, config in configs.items():
-        if config is not None and "folder" in config:
-            raise CheckpointError(
-                f"The {name} of kind {config['kind']!r} has weights, which our layout does not carry. "
-                "Use write_diffusers for released models."
-            )
-    document = {
-        "version": CONFIG_VERSION,
-        "family": model.family,
-        "model": model.mot.config.to_json(),
-        **configs,
-        "eyes": None if model.eyes is None else model.eyes.config.to_json(),
-        "contracts": [contract.to_json() for contract in model.contracts.values()],
-        "trained": trained,
-        "licence": licence,
-    }
-    tensors: dict[str, Mapping[str, torch.Tensor]] = {"model.safetensors": model.mot.state_dict()}
-    if model.eyes is not None:
-        tensors["eyes.safetensors"] = model.eyes.state_dict()
-    text = {} if model.text is None else {f"tokenizer/{name}": data for name, data in model.text.files.items()}
-    return save_folder(path, tensors=tensors, documents={"config.json": document, **text}, metadata=dict(notes or {}))
 
 
 def _load_own(folder: Folder, device: torch.device, dtype: torch.dtype, parts: Parts, report: Report | None) -> Model:
@@ -299,8 +261,3 @@ def _dtype(name: str) -> torch.dtype:
     if name not in known:
         raise CheckpointError(f"Number format {name!r} is not supported. Known: {', '.join(known)}.")
     return known[name]
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of values in all parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,89 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from makers.own_checkpoint import tiny_model, write_own
+from makers.released_folder import write_released
+
+from orrery.errors import CheckpointError
+from orrery.model.config import TINY
+from orrery.runtime.load import load
+from orrery.runtime.save import save, save_released
+
+
+def same(a, b) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_our_own_layout_holds_the_same_bits(tmp_path):
+    write_own(tmp_path / "own")
+    model, made = load(tmp_path / "own"), tiny_model()
+    assert same(model.mot, made.mot)
+    assert same(model.eyes, made.eyes)
+    assert model.mot.config == made.mot.config
+    assert model.contracts == made.contracts
+    assert model.text.files == made.text.files
+    assert model.origin.trained is False
+    assert model.origin.weights["model.safetensors"]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_released_layout_holds_the_same_bits_and_diffusers_reads_it(tmp_path, dtype):
+    from diffusers.models.transformers.transformer_cosmos3 import Cosmos3OmniTransformer
+
+    peer = write_released(tmp_path / "released", replace(TINY, family="custom"), shard="150KB")
+    peer.transformer.to(getattr(torch, dtype)).save_pretrained(
+        tmp_path / "released" / "transformer", max_shard_size="150KB"
+    )
+    model = load(tmp_path / "released", dtype=dtype)
+    save_released(model, tmp_path / "again", max_shard_bytes=150_000)
+    assert same(load(tmp_path / "again", dtype=dtype).mot, model.mot)
+    reread = Cosmos3OmniTransformer.from_pretrained(
+        tmp_path / "again" / "transformer", torch_dtype=getattr(torch, dtype)
+    )
+    expected = peer.transformer.state_dict()
+    assert all(
+        torch.equal(tensor.to(expected[name].dtype), expected[name]) for name, tensor in reread.state_dict().items()
+    )
+    for name in ("vae/config.json", "scheduler/scheduler_config.json", "text_tokenizer/tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "released" / name).read_bytes()
+
+
+def test_each_layout_refuses_what_it_cannot_hold(tmp_path):
+    write_own(tmp_path / "own")
+    own = load(tmp_path / "own")
+    with pytest.raises(CheckpointError, match="orrery layout"):
+        save_released(own, tmp_path / "released")
+    write_released(tmp_path / "peer", TINY)
+    with pytest.raises(CheckpointError, match="vision_codec"):
+        save(load(tmp_path / "peer"), tmp_path / "ours", trained=False, licence="OpenMDW-1.1")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "note.txt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"note\.txt"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [({"device": "tpu9"}, "tpu9"), ({"dtype": "int4"}, "int4"), ({"family": "mega"}, "mega")]
+)
+def test_what_cannot_be_loaded_so_is_named(tmp_path, arguments, named):
+    write_own(tmp_path / "own")
+    with pytest.raises(CheckpointError, match=named):
+        load(tmp_path / "own", **arguments)
+
+
+def test_a_configuration_of_another_version_is_refused(tmp_path):
+    write_own(tmp_path / "own")
+    config = tmp_path / "own" / "config.json"
+    document = json.loads(config.read_text())
+    config.write_text(json.dumps({**document, "version": 99}))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(tmp_path / "own")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(tmp_path / "own", verify=False)
