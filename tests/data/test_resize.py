@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn.functional import interpolate
 
 from orrery.data.resize import cover, onto_canvas, resize, resize_exact, weights
@@ -22,11 +23,18 @@ def by_torch(frame: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
 
 
 @pytest.mark.oracle
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(height=SIDES, width=SIDES, H=SIDES, W=SIDES, kind=st.sampled_from(["bilinear", "bicubic"]))
-def test_filters_agree_with_torch(height: int, width: int, H: int, W: int, kind: str):
+def test_filters_agree_with_torch_and_pillow(height: int, width: int, H: int, W: int, kind: str):
     frame = noise(height, width, 3)
-    assert np.abs(resize_exact(frame, (H, W), kind) - by_torch(frame, (H, W), kind)).max() < 1e-3 * 255
+    ours = resize_exact(frame, (H, W), kind)
+    # PyTorch 2.13 gives a constant column for a result of width 1; Pillow and arithmetic do not.
+    if W > 1:
+        assert np.abs(ours - by_torch(frame, (H, W), kind)).max() < 1e-3 * 255
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    for channel in range(3):
+        plane = Image.fromarray(frame[..., channel].astype(np.float32)).resize((W, H), filters[kind])
+        assert np.abs(ours[..., channel] - np.asarray(plane)).max() < 1e-3 * 255
 
 
 @pytest.mark.oracle
@@ -41,6 +49,7 @@ def test_rounded_frames_agree_with_torch(size: tuple[int, int], kind: str):
     assert (difference > 0).mean() < 5e-3
 
 
+@settings(max_examples=25, deadline=None)
 @given(wanted=SIDES, given_=SIDES, kind=st.sampled_from(["bilinear", "bicubic"]))
 def test_weights_keep_an_even_picture_even(wanted: int, given_: int, kind: str):
     np.testing.assert_allclose(weights(given_, wanted, kind).sum(1), 1, atol=1e-5)
