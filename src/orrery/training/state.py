@@ -1,0 +1,125 @@
+"""What a run carries from step to step, and its folder on disk, from which it goes on to the bit.
+
+The random state and the position in the data are the step itself: every draw is made by `noise.generator`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orrery.errors import CheckpointError
+from orrery.model.mot import MoT
+from orrery.training.ema import PowerEma
+from orrery.training.optim import Optimiser, build_optimiser, load_optimiser_tensors, optimiser_tensors
+from orrery.training.recipe import Recipe
+from orrery.weights.folder import open_folder, save_folder
+from orrery.weights.shard import read_tensors
+
+_VERSION = 1
+_DOCUMENT = "training.json"
+_WEIGHTS, _OPTIMISER, _EMA = "weights.safetensors", "optimiser.safetensors", "ema.safetensors"
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainingState:
+    """A run between two steps. The weights are in the model that `optimiser` updates."""
+
+    optimiser: Optimiser
+    ema: PowerEma | None
+    step: int = 0
+    """Steps done, and the number of the next one."""
+    seconds: float = 0.0
+    """Wall-clock time spent, over all resumptions."""
+
+
+def new_state(mot: MoT, recipe: Recipe) -> TrainingState:
+    """The state before the first step. Parameters that require no gradient are left alone.
+
+    Raises:
+        SettingsError: the optimiser settings do not fit the parameters.
+    """
+    optimiser = build_optimiser(mot.named_parameters(), recipe.optimiser)
+    ema = None if recipe.ema_width is None else PowerEma(optimiser.parameters.items(), recipe.ema_width)
+    return TrainingState(optimiser=optimiser, ema=ema)
+
+
+def save_state(path: Path, mot: MoT, recipe: Recipe, state: TrainingState) -> None:
+    """Write everything that the rest of the run depends on, replacing the folder at `path` only when it is on disk.
+
+    Raises:
+        CheckpointError: a value is not finite, or `path` holds something else. What was there is then unchanged.
+    """
+    moments, optimiser_document = optimiser_tensors(state.optimiser)
+    tensors = {_WEIGHTS: mot.state_dict()}
+    if moments:
+        tensors[_OPTIMISER] = moments
+    if state.ema is not None:
+        tensors[_EMA] = state.ema.tensors()
+    document = {
+        "version": _VERSION,
+        "step": state.step,
+        "seconds": state.seconds,
+        "recipe": recipe.to_json(),
+        "optimiser": optimiser_document,
+        "ema": None if state.ema is None else state.ema.document(),
+        "torch": torch.__version__,
+    }
+    metadata = {"kind": "training state", "step": state.step}
+    save_folder(path, tensors=tensors, documents={_DOCUMENT: document}, metadata=metadata)
+
+
+def load_state(path: Path, mot: MoT, recipe: Recipe) -> TrainingState:
+    """Put a saved run into a model of the same recipe, weights included, and return its state.
+
+    Raises:
+        CheckpointError: the folder is damaged, holds no training state, or is of another recipe or version. Then the
+            weights of `mot` are not to be used.
+    """
+    folder = open_folder(path)
+    document = folder.document(_DOCUMENT)
+    if document["version"] != _VERSION:
+        raise CheckpointError(
+            f"{path} holds a training state of version {document['version']}, this program reads {_VERSION}."
+        )
+    _require_equal(recipe.to_json(), document["recipe"], path)
+    weights = read_tensors(folder.file(_WEIGHTS))
+    own = mot.state_dict()
+    if odd := sorted(own.keys() ^ weights.keys()):
+        raise CheckpointError(f"{path} has missing or unknown weights: {', '.join(odd[:5])} ({len(odd)} in all).")
+    for name, tensor in weights.items():
+        if (tensor.shape, tensor.dtype) != (own[name].shape, own[name].dtype):
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(tensor.shape)} {tensor.dtype}, the model has {tuple(own[name].shape)}"
+                f" {own[name].dtype}."
+            )
+    mot.load_state_dict(weights)
+    state = new_state(mot, recipe)
+    moments = read_tensors(folder.file(_OPTIMISER)) if _OPTIMISER in folder.files else {}
+    load_optimiser_tensors(state.optimiser, moments, document["optimiser"])
+    if state.ema is not None:
+        state.ema.load(read_tensors(folder.file(_EMA)), document["ema"])
+    state.step, state.seconds = document["step"], document["seconds"]
+    return state
+
+
+def saved_recipe(path: Path) -> Recipe:
+    """The recipe of a saved run.
+
+    Raises:
+        CheckpointError: the folder is damaged or holds no training state.
+        SettingsError: the recipe is of another version.
+    """
+    return Recipe.from_json(open_folder(path, verify=False).document(_DOCUMENT)["recipe"])
+
+
+def _require_equal(given: Mapping[str, Any], saved: Mapping[str, Any], path: Path) -> None:
+    differing = [name for name in {**given, **saved} if given.get(name) != saved.get(name)]
+    if differing:
+        name = differing[0]
+        raise CheckpointError(
+            f"{path} was trained with {name} = {saved.get(name)}, the recipe says {given.get(name)}"
+            f" ({len(differing)} settings differ). Resume with the saved recipe, or start another run."
+        )
