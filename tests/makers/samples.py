@@ -1,5 +1,7 @@
 """Tiny random samples of every kind, for tests of packing, the model, sampling and training."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -104,3 +106,12 @@ def mixed(config: MoTConfig) -> list[Sample]:
         Sample(token_ids=tokens(3 + index, config.vocab, seed=index), segments=run)
         for index, run in enumerate(segments)
     ]
+
+
+def on_device(sample: Sample, device: torch.device) -> Sample:
+    """The sample with its tensors elsewhere."""
+    segments = tuple(
+        replace(s, clean=s.clean.to(device), given=s.given.to(device), valid=s.valid.to(device))
+        for s in sample.segments
+    )
+    return replace(sample, token_ids=sample.token_ids.to(device), segments=segments)
