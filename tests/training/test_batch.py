@@ -9,8 +9,8 @@ from makers.training_run import MIXTURE, RECIPE, SMALL, RandomWindows
 
 from orrery.errors import DatasetError
 from orrery.packing.segment import Segment
-from orrery.tasks.task import TASKS, task_named, with_sound
-from orrery.training.batch import Batch, Example, Window, draw_batch, draw_task, indices_for, make_example
+from orrery.tasks.task import TASKS, Task, task_named, with_sound
+from orrery.training.batch import Batch, Example, Window, draw_batch, draw_task, make_example
 from orrery.training.noise import Purpose, generator
 from orrery.training.recipe import Share
 
@@ -69,8 +69,10 @@ def test_an_answer_is_supervised_and_its_prompt_is_not():
     assert torch.equal(example.sample.token_ids[~example.supervised], given.prompt)
 
 
-def test_a_dropped_caption_leaves_the_empty_prompt():
+def test_a_dropped_caption_leaves_the_empty_prompt_but_never_an_answer_without_its_question():
     given = window()
+    question = make_example(given, TASKS["reason"], SMALL, drop_caption=True, clip_latents=2).sample
+    assert torch.equal(question.token_ids[:5], given.prompt)
     for drop, prompt in ((False, given.prompt), (True, given.empty_prompt)):
         sample = make_example(given, TASKS["policy"], SMALL, drop_caption=drop, clip_latents=2).sample
         assert torch.equal(sample.token_ids, prompt)
@@ -129,15 +131,19 @@ def test_the_first_token_cannot_be_supervised():
         Example(sample=sample, supervised=torch.ones_like(sample.token_ids, dtype=torch.bool))
 
 
-def test_every_epoch_shows_every_window_once_in_an_order_of_its_own():
-    rows = indices_for(7, 0, range(21))
-    epochs = [rows[:7], rows[7:14], rows[14:]]
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert indices_for(7, 0, range(5, 16)) == rows[5:16]
-    assert indices_for(7, 1, range(21)) != rows
+def test_windows_come_in_an_order_that_covers_every_epoch():
+    class Numbered(RandomWindows):
+        def window(self, index: int, task: Task, rng: torch.Generator) -> Window:
+            seen.append(index)
+            return super().window(index, task, rng)
+
+    seen: list[int] = []
+    for step in range(7):
+        draw_batch(Numbered(14), RECIPE, step, CPU)
+    assert sorted(seen[:14]) == sorted(seen[14:]) == list(range(14))
+    assert seen[:14] != seen[14:]
     with pytest.raises(DatasetError, match="holds no windows"):
-        indices_for(0, 0, range(1))
+        draw_batch(RandomWindows(0), RECIPE, 0, CPU)
 
 
 def test_tasks_are_drawn_by_weight_and_captions_dropped_by_probability():

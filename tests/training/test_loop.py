@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 def whole(tmp_path_factory) -> tuple[Path, MoT]:
     """The run that was never stopped, and a copy of its folder as it lay on the disk in the middle of each step."""
     out, mot = tmp_path_factory.mktemp("whole"), start(RECIPE)
-    run(mot, out, RECIPE, report=lambda done: shutil.copytree(out, out.with_name(f"killed-{done.step}")) and None)
+    run(mot, out, RECIPE, report=lambda done: shutil.copytree(out, out.with_name(f"killed-{done.step}")))
     return out, mot
 
 
@@ -48,13 +48,19 @@ def test_a_run_that_was_killed_goes_on_to_the_bit(whole, cut):
         assert torch.equal(mot.state_dict()[name], tensor), name
     # Byte for byte: weights, both optimisers, the mean, the seconds, and every logged loss.
     assert open_folder(out / STATE).sha256 == open_folder(through / STATE).sha256
+    assert open_folder(out / STATE).document("training.json")["data"] == {
+        "seed": 16,
+        "size": 7,
+        "epoch": 3,  # 6 steps of 4 samples
+        "position": 3,
+    }
     assert (out / LOG).read_text() == (through / LOG).read_text()
 
 
 def test_a_run_limited_by_the_clock_cools_down_by_it_and_goes_on_to_the_bit(tmp_path):
     recipe = replace(RECIPE, steps=1000, seconds=5.5, optimiser=OptimiserSettings(learning_rate=0.01))
     out, copy = tmp_path / "whole", tmp_path / "killed"
-    run(start(recipe), out, recipe, report=lambda done: done.step == 3 and shutil.copytree(out, copy) and None)
+    run(start(recipe), out, recipe, report=lambda done: done.step == 3 and shutil.copytree(out, copy))
     mot = MoT(SMALL)
     state = run(mot, copy, recipe, load_state(copy / STATE, mot, recipe))
     assert (state.step, state.seconds) == (6, 6.0)
@@ -190,6 +196,9 @@ def test_another_recipe_cannot_go_on_with_a_run(whole):
     out, _ = whole
     with pytest.raises(CheckpointError, match="was trained with batch = 4, the recipe says 6"):
         load_state(out / STATE, MoT(SMALL), replace(RECIPE, batch=6))
+    mot = MoT(SMALL)
+    with pytest.raises(SettingsError, match=r"followed Order\(seed=16, size=7\) and is given Order\(seed=16, size=8\)"):
+        train(mot, RandomWindows(8), RECIPE, out=out, state=load_state(out / STATE, mot, RECIPE))
     assert saved_recipe(out / STATE) == RECIPE
     with pytest.raises(SettingsError, match="another model than the one given: width 24 instead of 48"):
         train(MoT(replace(SMALL, width=48)), RandomWindows(7), RECIPE, out=out)

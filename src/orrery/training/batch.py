@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from orrery.data.order import Order, Place
 from orrery.errors import DatasetError
 from orrery.flow.samplers import Latents
 from orrery.model.config import MoTConfig
@@ -98,7 +99,8 @@ def draw_batch(source: Source, recipe: Recipe, step: int, device: torch.device) 
         DatasetError: the source is empty, or a window lacks what its task needs.
     """
     rows = range(step * recipe.batch, (step + 1) * recipe.batch)
-    indices = indices_for(len(source), recipe.seed, rows)
+    order = order_of(source, recipe)
+    indices, _ = order.take(place_of(order, recipe, step), recipe.batch)
     examples = []
     noises = []
     for row, index in zip(rows, indices, strict=True):
@@ -118,19 +120,20 @@ def draw_batch(source: Source, recipe: Recipe, step: int, device: torch.device) 
     )
 
 
-def indices_for(size: int, seed: int, rows: range) -> list[int]:
-    """Which windows the given rows of the run show: every epoch is a permutation of its own.
+def order_of(source: Source, recipe: Recipe) -> Order:
+    """The order in which a run shows the windows of a source.
 
     Raises:
-        DatasetError: there are no windows.
+        DatasetError: there are none.
     """
-    if size < 1:
+    if len(source) < 1:
         raise DatasetError("The source holds no windows. Shorten them, or record longer episodes.")
-    orders = {
-        epoch: torch.randperm(size, generator=generator(seed, Purpose.ORDER, epoch)).tolist()
-        for epoch in {row // size for row in rows}
-    }
-    return [orders[row // size][row % size] for row in rows]
+    return Order(seed=recipe.seed, size=len(source))
+
+
+def place_of(order: Order, recipe: Recipe, step: int) -> Place:
+    """Where in the order a step begins."""
+    return order.after(Place(), step * recipe.batch)
 
 
 def draw_task(mixture: tuple[Share, ...], rng: torch.Generator) -> tuple[Share, bool]:
@@ -148,19 +151,19 @@ def make_example(window: Window, task: Task, config: MoTConfig, *, drop_caption:
         window: clean data.
         task: says which modalities take part and which frames are given; "one" frame keeps the first latent frame.
         config: widths and patch of the model.
-        drop_caption: use the prompt without a caption. The answer of `reason` stays, and is scored.
+        drop_caption: use the prompt without a caption; a task that writes keeps its question.
         clip_latents: latent frames that a "clip" shows.
 
     Raises:
         DatasetError: the window lacks a modality of the task, or its shapes do not fit the model or the task.
     """
-    prompt = window.empty_prompt if drop_caption else window.prompt
     if task.writes:
         # What is read is text; pictures would come through a vision encoder, not as latents.
         if window.answer is None:
             raise DatasetError(f"The window has no answer, which task {task.name!r} learns to write. Give one.")
-        token_ids = torch.cat([prompt, window.answer])
-        return Example(sample=Sample(token_ids=token_ids), supervised=torch.arange(token_ids.numel()) >= prompt.numel())
+        token_ids = torch.cat([window.prompt, window.answer])
+        written = torch.arange(token_ids.numel()) >= window.prompt.numel()
+        return Example(sample=Sample(token_ids=token_ids), supervised=written)
     segments = []
     if task.vision is not None:
         segments.append(_vision(window, task, task.vision, config, clip_latents))
@@ -168,6 +171,7 @@ def make_example(window: Window, task: Task, config: MoTConfig, *, drop_caption:
         segments.append(_sound(window, task, task.sound, config))
     if task.action is not None:
         segments.append(_action(window, task, task.action, config))
+    prompt = window.empty_prompt if drop_caption else window.prompt
     sample = Sample(token_ids=prompt, segments=tuple(segments))
     return Example(sample=sample, supervised=torch.zeros_like(prompt, dtype=torch.bool))
 

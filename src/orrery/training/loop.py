@@ -14,7 +14,7 @@ import torch
 
 from orrery.errors import SettingsError
 from orrery.model.mot import MoT
-from orrery.training.batch import Batch, Source, draw_batch
+from orrery.training.batch import Batch, Source, draw_batch, order_of
 from orrery.training.loss import Losses, flow_loss, text_loss
 from orrery.training.optim import clip_gradients
 from orrery.training.recipe import LossWeights, Recipe
@@ -76,7 +76,7 @@ def train(
         The state that was saved last; `step` says whether the run was stopped early.
 
     Raises:
-        SettingsError: the recipe is for another model.
+        SettingsError: the recipe is for another model, or the state followed another order of data.
         DatasetError: a window does not fit its task.
         NonFiniteGradientsError: a gradient is not finite; the last save stays.
     """
@@ -86,6 +86,7 @@ def train(
         raise SettingsError(f"save_every must be 1 or more steps, or None for the end only; got {save_every}.")
     if state is None:
         state = new_state(mot, recipe)
+    state.follow(order_of(source, recipe))
     device = mot.embed.weight.device
     began = clock() - state.seconds
     out.mkdir(parents=True, exist_ok=True)

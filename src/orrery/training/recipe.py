@@ -30,8 +30,8 @@ class Share:
     sound: Literal["none", "all"] | None = None
     """Sound is made ("none" of it is given), given ("all"), or absent."""
     caption_dropout: float = 0.1
-    """Probability that the caption is left out, which guidance needs. Forward dynamics wants more: with the instruction
-    and the first frame at hand, the actions can be ignored."""
+    """Probability that the caption is left out, which guidance needs; a task that writes keeps its question. Forward
+    dynamics wants more: with the instruction and the first frame at hand, the actions can be ignored."""
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:

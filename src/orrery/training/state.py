@@ -1,6 +1,7 @@
 """What a run carries from step to step, and its folder on disk, from which it goes on to the bit.
 
-The random state and the position in the data are the step itself: every draw is made by `noise.generator`.
+The random state is the step itself, since every draw is made by `noise.generator`; so is the position in the data,
+which is written down beside it for the reader, with the order that it belongs to.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from typing import Any
 
 import torch
 
-from orrery.errors import CheckpointError
+from orrery.data.order import Order
+from orrery.errors import CheckpointError, SettingsError
 from orrery.model.mot import MoT
+from orrery.training.batch import place_of
 from orrery.training.ema import PowerEma
 from orrery.training.optim import Optimiser, build_optimiser, load_optimiser_tensors, optimiser_tensors
 from orrery.training.recipe import Recipe
@@ -33,6 +36,20 @@ class TrainingState:
     """Steps done, and the number of the next one."""
     seconds: float = 0.0
     """Wall-clock time spent, over all resumptions."""
+    order: Order | None = None
+    """The order of the data that the steps so far followed; None before the first one."""
+
+    def follow(self, order: Order) -> None:
+        """Go on in an order of the data.
+
+        Raises:
+            SettingsError: the steps so far followed another one.
+        """
+        if self.order not in (None, order):
+            raise SettingsError(
+                f"The run has followed {self.order} and is given {order}. Resume it with the data it began with."
+            )
+        self.order = order
 
 
 def new_state(mot: MoT, recipe: Recipe) -> TrainingState:
@@ -63,6 +80,7 @@ def save_state(path: Path, mot: MoT, recipe: Recipe, state: TrainingState) -> No
         "step": state.step,
         "seconds": state.seconds,
         "recipe": recipe.to_json(),
+        "data": None if state.order is None else state.order.to_json(place_of(state.order, recipe, state.step)),
         "optimiser": optimiser_document,
         "ema": None if state.ema is None else state.ema.document(),
         "torch": torch.__version__,
@@ -102,6 +120,8 @@ def load_state(path: Path, mot: MoT, recipe: Recipe) -> TrainingState:
     if state.ema is not None:
         state.ema.load(read_tensors(folder.file(_EMA)), document["ema"])
     state.step, state.seconds = document["step"], document["seconds"]
+    if (data := document["data"]) is not None:
+        state.order = Order(seed=data["seed"], size=data["size"])
     return state
 
 
