@@ -199,6 +199,8 @@ def test_another_recipe_cannot_go_on_with_a_run(whole):
     mot = MoT(SMALL)
     with pytest.raises(SettingsError, match=r"followed Order\(seed=16, size=7\) and is given Order\(seed=16, size=8\)"):
         train(mot, RandomWindows(8), RECIPE, out=out, state=load_state(out / STATE, mot, RECIPE))
+    with pytest.raises(SettingsError, match="updates another model"):
+        train(start(RECIPE), RandomWindows(7), RECIPE, out=out, state=load_state(out / STATE, mot, RECIPE))
     assert saved_recipe(out / STATE) == RECIPE
     with pytest.raises(SettingsError, match="another model than the one given: width 24 instead of 48"):
         train(MoT(replace(SMALL, width=48)), RandomWindows(7), RECIPE, out=out)

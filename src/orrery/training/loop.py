@@ -66,8 +66,8 @@ def train(
         source: recorded windows.
         recipe: what decides the numbers; `recipe.model` must be the model's.
         out: gets `state/`, the run as `state.load_state` reads it, and `log.jsonl`, one `StepReport` a line.
-        state: a run to go on with, of this model; None starts at step 0. Steps that were logged after it was saved are
-            taken out of the log, since they are done again.
+        state: a run to go on with, of this model; None starts at step 0, in place of any run that `out` holds. Steps
+            that were logged after the state was saved are taken out of the log, since they are done again.
         report: told of every step.
         save_every: steps between saves; None saves at the end only.
         clock: seconds, for the recipe's limit and the log.
@@ -76,7 +76,7 @@ def train(
         The state that was saved last; `step` says whether the run was stopped early.
 
     Raises:
-        SettingsError: the recipe is for another model, or the state followed another order of data.
+        SettingsError: the recipe is for another model, the state belongs to another one, or it followed other data.
         DatasetError: a window does not fit its task.
         NonFiniteGradientsError: a gradient is not finite; the last save stays.
     """
@@ -86,6 +86,11 @@ def train(
         raise SettingsError(f"save_every must be 1 or more steps, or None for the end only; got {save_every}.")
     if state is None:
         state = new_state(mot, recipe)
+    own = dict(mot.named_parameters())
+    if any(own.get(name) is not parameter for name, parameter in state.optimiser.parameters.items()):
+        raise SettingsError(
+            "The state updates another model than the one given. Load it with load_state into this one."
+        )
     state.follow(order_of(source, recipe))
     device = mot.embed.weight.device
     began = clock() - state.seconds

@@ -108,9 +108,9 @@ class Recipe:
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     schedule: LearningRate = field(default_factory=LearningRate)
     """Factor on the learning rate by step; the cool-down multiplies it."""
-    cooldown: float = 0.0
-    """Last share of the run over which the learning rate falls evenly to `cooldown_floor`."""
-    cooldown_floor: float = 0.0
+    cooldown: float = 0.5
+    """Last share of the run over which the learning rate falls evenly to `cooldown_floor`; 0 turns it off."""
+    cooldown_floor: float = 0.02
     ema_width: float | None = 0.1
     """Relative width of the running mean of the weights; None keeps none."""
     clip_norm: float | None = 1.0
