@@ -11,8 +11,8 @@ from makers.tiny_text import tiny_tokenizer
 from orrery.cli import main as command_line
 from orrery.model.config import TINY
 from orrery.model.mot import MoT
-from orrery.runtime.load import save
 from orrery.runtime.model import Model, Origin
+from orrery.runtime.save import save
 from orrery.tokenizers.pixel_patch import PixelPatchCodec
 
 
@@ -49,7 +49,7 @@ def test_inspect_as_json_holds_sizes_tasks_and_licence(monkeypatch, capsys, chec
     assert facts["parameters"]["network"] == sum(
         parameter.numel() for parameter in MoT(replace(TINY, vision_channels=768, sound_width=None)).parameters()
     )
-    assert facts["tasks"]["text_to_image"] is True
+    assert facts["tasks"]["text_to_image"] is None
     assert facts["files"].keys() >= {"model.safetensors", "config.json"}
 
 

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from orrery.errors import ContractError, TaskError
 from orrery.model.mot import MoT
 from orrery.model.vision import EdgeVision, QwenVision
+from orrery.runtime.outline import capabilities
 from orrery.tasks.contract import ActionContract
-from orrery.tasks.fit import Capability, lacking
-from orrery.tasks.task import TASKS
+from orrery.tasks.fit import Capability
 from orrery.tokenizers.codecs import SoundCodec, VisionCodec
 from orrery.tokenizers.eyes import EDGE_EYES, QWEN_EYES, Eyes
 from orrery.tokenizers.text import TextTokenizer
@@ -61,15 +60,13 @@ class Model:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What the checkpoint has, in the words of `tasks.fit`."""
-        config, generates = self.mot.config, self.mot.config.generates
-        has: Mapping[Capability, bool] = {
-            "write": self.text is not None,
-            "see": self.eyes is not None,
-            "vision": generates and self.vision is not None and self.text is not None,
-            "sound": generates and self.sound is not None and config.sound_width is not None,
-            "action": generates and config.action_width is not None,
-        }
-        return frozenset(name for name, present in has.items() if present)
+        return capabilities(
+            self.mot.config,
+            text=self.text is not None,
+            eyes=self.eyes is not None,
+            vision=self.vision is not None,
+            sound=self.sound is not None,
+        )
 
     def contract(self, embodiment: str | None) -> ActionContract | None:
         """The contract of an embodiment; None where the checkpoint carries none at all.
@@ -87,13 +84,6 @@ class Model:
                 "Name one of them, or load a checkpoint made for it."
             )
         return self.contracts[embodiment]
-
-    def abilities(self) -> dict[str, Any]:
-        """For every task, True or what is missing, as `orrery inspect` prints it."""
-        return {
-            name: True if not (missing := lacking(task, self.capabilities)) else f"needs {' and '.join(missing)}"
-            for name, task in TASKS.items()
-        }
 
     def need_text(self) -> TextTokenizer:
         """The tokenizer; TaskError without one."""

@@ -1,7 +1,6 @@
 """What a request came to, and how it is written to disk: media, numbers, and `run.json` beside them."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from orrery.data.media import Sound
 from orrery.data.write_media import write_png, write_video, write_wav
 from orrery.errors import RequestError
-from orrery.weights.atomic import new_folder
+from orrery.weights.atomic import new_folder, write_atomic
 from orrery.weights.documents import dump_json
 
 SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -56,7 +55,7 @@ class Result:
             self._write_media(aside)
             outputs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(aside.iterdir())}
             manifest = {**self.manifest, "outputs": outputs}
-            (aside / "run.json").write_bytes(dump_json(manifest))
+            write_atomic(aside / "run.json", dump_json(manifest))
         return replace(self, manifest=manifest)
 
     def _write_media(self, folder: Path) -> None:
@@ -74,6 +73,6 @@ class Result:
             write_video(folder / "video.mp4", self.video, self.fps, sound=sound, metadata=mark)
         if self.actions is not None:
             rows = {"actions": self.actions.tolist(), "digital_source_type": SYNTHETIC}
-            (folder / "actions.json").write_text(json.dumps(rows, allow_nan=False) + "\n")
+            write_atomic(folder / "actions.json", dump_json(rows))
         if self.text is not None:
-            (folder / "answer.txt").write_text(self.text + "\n")
+            write_atomic(folder / "answer.txt", f"{self.text}\n".encode())

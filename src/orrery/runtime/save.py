@@ -9,8 +9,8 @@ import torch
 from orrery.errors import CheckpointError
 from orrery.model.published import config_to_published
 from orrery.model.vision import EdgeVision
-from orrery.runtime.load import CONFIG_VERSION
 from orrery.runtime.model import Model
+from orrery.runtime.outline import CONFIG_VERSION
 from orrery.weights.folder import Folder, save_folder
 from orrery.weights.layouts import DIFFUSERS, EDGE_EYES, QWEN_EYES
 from orrery.weights.writer import MAX_SHARD_BYTES, save_published

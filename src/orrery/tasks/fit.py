@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from orrery.errors import ContractError, RequestError, TaskError
 from orrery.tasks.checks import shown
 from orrery.tasks.contract import ActionContract
+from orrery.tasks.defaults import FAMILIES
 from orrery.tasks.request import Request
 from orrery.tasks.task import TASKS, Task
 
@@ -29,6 +30,24 @@ def lacking(task: Task, capabilities: Collection[str], *, sees: bool = False) ->
     """What a checkpoint with `capabilities` lacks for the task; empty when it can do it."""
     assert set(capabilities) <= set(get_args(Capability))
     return tuple(name for name in needed(task, sees=sees) if name not in capabilities)
+
+
+def abilities(capabilities: Collection[str], family: str) -> dict[str, str | None]:
+    """For every task, None where a checkpoint can do it, or why it cannot.
+
+    Args:
+        capabilities: what the checkpoint has, words of Capability.
+        family: a key of `tasks.defaults.FAMILIES`; some were distilled or trained for one task only.
+    """
+    return {name: _obstacle(task, capabilities, family) for name, task in TASKS.items()}
+
+
+def _obstacle(task: Task, capabilities: Collection[str], family: str) -> str | None:
+    if missing := lacking(task, capabilities):
+        return f"needs {' and '.join(missing)}"
+    if family not in FAMILIES or (not task.writes and task.name not in FAMILIES[family]):
+        return f"family {family!r} has no defaults for it"
+    return None
 
 
 def check_against(

@@ -69,14 +69,11 @@ def load_into(
         CheckpointError: a tensor is missing, unknown, misshapen, quantised, not finite or there twice, or a file is
             missing or damaged. The message names tensors and files.
     """
-    shards = open_shards(sources)
     targets = module.state_dict(keep_vars=True)
     if dtype is not None and not all(target.is_meta for target in targets.values()):
         raise ValueError(f"dtype={dtype} is for a module on the meta device; this one keeps its own dtypes.")
+    shards, placement = survey(module, sources, layout, ignore=ignore)
     entries = {name: (shard, entry) for shard in shards for name, entry in shard.entries.items()}
-    placement = _place_names(list(entries), layout, ignore)
-    where = listed(str(source) for source in sources)
-    _check(placement, entries, targets, where)
 
     sizes = [entries[name][1].stop - entries[name][1].start for name in placement.places]
     # One buffer for every tensor to be converted: freed and taken anew, the allocator would keep them all.
@@ -116,6 +113,28 @@ def load_into(
         files=tuple(shard.path for shard in shards),
         bytes_read=done,
     )
+
+
+def survey(
+    module: nn.Module, sources: Sequence[Path], layout: Layout | None, *, ignore: tuple[str, ...] = ()
+) -> tuple[list[Shard], Placement]:
+    """Check names, shapes and dtypes of every tensor against a module, from the files' headers alone.
+
+    Args:
+        module: may be on the meta device.
+        sources, layout, ignore: as `load_into`.
+
+    Returns:
+        The headers, and where each tensor goes.
+
+    Raises:
+        CheckpointError: as `load_into`, but for values, which are not read.
+    """
+    shards = open_shards(sources)
+    entries = {name: (shard, entry) for shard in shards for name, entry in shard.entries.items()}
+    placement = _place_names(list(entries), layout, ignore)
+    _check(placement, entries, module.state_dict(keep_vars=True), listed(str(source) for source in sources))
+    return shards, placement
 
 
 def _place_names(names: list[str], layout: Layout | None, ignore: tuple[str, ...]) -> Placement:
