@@ -70,6 +70,89 @@ def test_run_writes_the_result_and_its_record(monkeypatch, capsys, checkpoint, t
     assert "image.png, run.json" in capsys.readouterr().out
 
 
+def picture(**values) -> dict:
+    return {"task": "text_to_image", "prompt": "a block", "size": [32, 32], "steps": 2, **values}
+
+
+def asked(folder: Path, document: object) -> Path:
+    (folder / "request.json").write_text(json.dumps(document))
+    return folder / "request.json"
+
+
+def test_a_list_of_requests_goes_into_numbered_folders(monkeypatch, capsys, checkpoint, tmp_path):
+    question = {"task": "reason", "prompt": "why?", "max_new_tokens": 3}
+    path = asked(tmp_path, [picture(seed=1), question, picture(seed=2)])
+    call(monkeypatch, "run", path, "--model", checkpoint, "--out", tmp_path / "out")
+    assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")) == [
+        "000/image.png",
+        "000/run.json",
+        "001/answer.txt",
+        "001/run.json",
+        "002/image.png",
+        "002/run.json",
+    ]
+    assert json.loads((tmp_path / "out" / "002" / "run.json").read_text())["seed"] == 2
+    out, err = capsys.readouterr()
+    assert "001/answer.txt" in out
+    assert err.count("\n") == 1
+
+
+def test_of_a_list_everything_is_written_or_nothing(monkeypatch, checkpoint, tmp_path):
+    path = asked(tmp_path, [picture(), picture(seed=2)])
+    counted = []
+    write_png = "orrery.runtime.result.write_png"
+
+    def fail_at_the_second(*arguments, **names):
+        counted.append(arguments)
+        if len(counted) == 2:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(write_png, fail_at_the_second)
+    with pytest.raises(OSError, match="No space"):
+        call(monkeypatch, "run", path, "--model", checkpoint, "--out", tmp_path / "out")
+    assert [item.name for item in tmp_path.iterdir()] == ["request.json"]
+
+
+def test_a_mistake_in_a_list_names_its_place(monkeypatch, capsys, checkpoint, tmp_path):
+    path = asked(tmp_path, [picture(), picture(steps=0)])
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "run", path, "--model", checkpoint, "--out", tmp_path / "out")
+    assert "Request 1 of the list: steps" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_answer_is_streamed_to_stdout_as_it_is_written(monkeypatch, capsys, checkpoint, tmp_path):
+    path = asked(tmp_path, {"task": "reason", "prompt": "why?", "max_new_tokens": 12, "temperature": 3.0, "seed": 4})
+    shown = []
+    monkeypatch.setattr("orrery.cli.run._show", shown.append)
+    call(monkeypatch, "run", path, "--model", checkpoint, "--out", tmp_path / "out")
+    answer = (tmp_path / "out" / "answer.txt").read_text()
+    assert len(shown) > 1
+    assert "".join(shown) == answer.removesuffix("\n")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["ended"] in ("length", "eos")
+    capsys.readouterr()
+
+
+def test_random_weights_are_one_line_of_warning(monkeypatch, capsys, checkpoint, tmp_path):
+    call(monkeypatch, "run", asked(tmp_path, picture()), "--model", checkpoint, "--out", tmp_path / "out")
+    out, err = capsys.readouterr()
+    assert err == "orrery: warning: The weights are random: nothing here was learned.\n"
+    assert out.count("\n") == 1
+
+
+def test_threads_number_format_and_family_are_recorded(monkeypatch, checkpoint, tmp_path):
+    before = torch.get_num_threads()
+    options = ["--threads", "2", "--dtype", "bfloat16", "--family", "edge", "--no-verify"]
+    request = asked(tmp_path, picture(guidance=1.0))
+    try:
+        call(monkeypatch, "run", request, "--model", checkpoint, "--out", tmp_path / "out", *options)
+    finally:
+        torch.set_num_threads(before)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["threads"], record["dtype"]) == (2, "bfloat16")
+    assert record["settings"]["family"] == "edge"
+
+
 @pytest.mark.parametrize("text", ["{", '{"task": "text_to_imag"}', '{"task": "text_to_image", "steps": 0}'])
 def test_a_wrong_document_is_one_line_and_code_2_and_leaves_nothing(monkeypatch, capsys, checkpoint, tmp_path, text):
     (tmp_path / "request.json").write_text(text)

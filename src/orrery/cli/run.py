@@ -1,12 +1,13 @@
 """`orrery run`: carry out one request document. The work is in `runtime`, the document's form in `tasks.request`."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from orrery.cli.progress import progress
+from orrery.errors import SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,28 +15,56 @@ class Run:
     """Generate what a request document asks for: text, images, video, sound or robot actions."""
 
     request: tyro.conf.Positional[Path]
-    """JSON request; paths inside it are relative to it."""
+    """JSON request, or a list of them to be run in one pack; paths inside are relative to the file."""
     model: str
     """Checkpoint: a local folder or a hub id."""
     out: Path
-    """New folder for the results and their run.json."""
+    """New folder for the results and their run.json; one below it (000, 001, ...) for each request of a list."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the network."""
+    dtype: str = "float32"
+    """Number format of the network: float32, bfloat16 or float16."""
+    threads: int | None = None
+    """CPU threads; as many as there are cores if left out. The same number gives the same bytes."""
+    family: str | None = None
+    """Model family whose defaults apply; found from the checkpoint if left out."""
+    verify: bool = True
+    """Check every file of a checkpoint of ours against its hash."""
 
     def __call__(self) -> None:
-        from orrery.tasks.request import Request
+        from orrery.tasks.request_file import read_requests
 
-        request = Request.from_json(self.request)  # before torch: a document that is wrong is refused at once
+        requests = read_requests(self.request)  # before torch: a document that is wrong is refused at once
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise SettingsError(f"threads must be from 1 to 1024, got {self.threads}. Leave it out for all cores.")
+        import torch
+
         from orrery.runtime.load import load
+        from orrery.runtime.result import RANDOM_WEIGHTS, check_new, write_all
         from orrery.runtime.run import run
 
-        with progress("Loading") as report:
-            model = load(self.model, device=self.device, dtype=self.dtype, report=report)
-        with progress("Sampling") as report:
-            result = run(model, request, report=report)
-        result.write(self.out)
-        if result.text is not None:
-            print(result.text)
-        print(f"Wrote {self.out}: {', '.join(sorted(path.name for path in self.out.iterdir()))}")
+        check_new(self.out)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with progress("Loading") as tell:
+            model = load(
+                self.model, device=self.device, dtype=self.dtype, family=self.family, verify=self.verify, report=tell
+            )
+        with progress("Sampling") as tell:
+            if isinstance(requests, list):
+                written = write_all(run(model, requests, report=tell), self.out)
+            else:
+                written = [run(model, requests, report=tell, on_text=_show).write(self.out)]
+                if written[0].text is not None:
+                    print()
+        print(f"Wrote {self.out}: {', '.join(_files(self.out))}")
+        if any(result.manifest["weights_trained"] is False for result in written):
+            print(f"orrery: warning: {RANDOM_WEIGHTS}", file=sys.stderr)
+
+
+def _show(piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+def _files(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())

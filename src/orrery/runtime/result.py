@@ -1,7 +1,8 @@
 """What a request came to, and how it is written to disk: media, numbers, and `run.json` beside them."""
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,9 @@ class Result:
             The same result, its manifest completed by the sha256 of each file.
 
         Raises:
-            RequestError: the folder exists and is not empty.
+            RequestError: as `check_new`.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RequestError(f"{folder} exists and is not empty. Give a new folder; nothing is overwritten.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        check_new(folder)
         with new_folder(folder) as aside:
             self._write_media(aside)
             outputs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(aside.iterdir())}
@@ -76,3 +75,30 @@ class Result:
             write_atomic(folder / "actions.json", dump_json(rows))
         if self.text is not None:
             write_atomic(folder / "answer.txt", f"{self.text}\n".encode())
+
+
+def write_all(results: Sequence[Result], folder: Path) -> list[Result]:
+    """Write results into 000, 001, ... below a new folder: all of them, or none.
+
+    Returns:
+        The same results, their manifests completed as by `Result.write`.
+
+    Raises:
+        RequestError: as `check_new`.
+    """
+    check_new(folder)
+    with new_folder(folder) as aside:
+        return [result.write(aside / f"{index:03}") for index, result in enumerate(results)]
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a place for results that holds something already, or that cannot be written to.
+
+    Raises:
+        RequestError: it exists and is not empty, or it would lie in a file or in a folder that is read-only.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"{folder} exists and is not empty. Give a new folder; nothing is overwritten.")
+    above = next(place for place in folder.absolute().parents if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RequestError(f"{folder} cannot be made: {above} is no folder to write to. Give another place.")

@@ -28,6 +28,7 @@ from orrery.tasks.settings import Settings
 from orrery.tokenizers.eyes import Look, look_at_image, look_at_video, sample_frames
 
 PACKAGES = ("orrery", "torch", "numpy", "av", "tokenizers", "safetensors", "einops")
+Show = Callable[[str], None]
 NOT_EVIDENCE = "Generated media are not evidence of safety. Nothing here was checked against a real system."
 
 
@@ -44,15 +45,17 @@ class _Plan:
 
 
 @overload
-def run(model: Model, requests: Request, *, report: Report | None = None) -> Result: ...
+def run(model: Model, requests: Request, *, report: Report | None = None, on_text: Show | None = None) -> Result: ...
 @overload
-def run(model: Model, requests: Sequence[Request], *, report: Report | None = None) -> list[Result]: ...
+def run(
+    model: Model, requests: Sequence[Request], *, report: Report | None = None, on_text: Show | None = None
+) -> list[Result]: ...
 def run(
     model: Model,
     requests: Request | Sequence[Request],
     *,
     report: Report | None = None,
-    on_text: Callable[[str], None] | None = None,
+    on_text: Show | None = None,
 ) -> Result | list[Result]:
     """Carry out one request, or several of any tasks in one pack; each comes out as it would alone.
 
@@ -116,7 +119,7 @@ def _looks(model: Model, request: Request, settings: Settings, hashes: dict[str,
     return looks
 
 
-def _answer(model: Model, plan: _Plan, on_text: Callable[[str], None] | None) -> Result:
+def _answer(model: Model, plan: _Plan, on_text: Show | None) -> Result:
     text, settings = model.need_text(), plan.settings
     question = ask(text, settings.prompt, plan.looks, settings.system_prompt, model.device)
     sights = None
