@@ -1,4 +1,4 @@
-"""The errors that a caller can cause. Each message says what was wrong, the value received and the next step, on one line."""
+"""The errors that a caller can cause. Each says on one line what was wrong, the value received and the next step."""
 
 
 class OrreryError(ValueError):

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, UInt8
 
-from orrery.data.atomic import replacing
 from orrery.data.write_media import encode_video
 from orrery.errors import DatasetError
+from orrery.weights.atomic import replacing
 
 FILES_PER_CHUNK = 1000
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}

@@ -22,23 +22,31 @@ _AT_FDCWD = -100  # fcntl.h: paths are as given
 _CANNOT_SWAP = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a temporary file beside `path`; on leaving, its bytes are on disk and it is `path`.
+
+    On an error the temporary file is removed and whatever was at `path` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.saving-{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader finds the old bytes or the new ones, also after a power cut.
 
     Raises:
         OSError: as for any write; the old file is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.saving-{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextmanager
@@ -61,8 +69,8 @@ def new_folder(final: Path, *, swap: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         for folder in sorted((path for path in temporary.rglob("*") if path.is_dir()), reverse=True):
-            sync_folder(folder)
-        sync_folder(temporary)
+            sync(folder)
+        sync(temporary)
         replace_folder(temporary, final, swap=swap)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -83,7 +91,7 @@ def replace_folder(temporary: Path, final: Path, *, swap: bool = True) -> None:
     elif not (swap and _exchange(temporary, final)):
         final.rename(previous)
         temporary.rename(final)
-    sync_folder(final.parent)
+    sync(final.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -97,7 +105,7 @@ def recover(final: Path) -> None:
     """Put the predecessor back under its name if a save was killed between renames."""
     if settled(final) != final:
         _previous(final).rename(final)
-        sync_folder(final.parent)
+        sync(final.parent)
 
 
 def sweep(final: Path) -> tuple[Path, ...]:
@@ -113,9 +121,9 @@ def sweep(final: Path) -> tuple[Path, ...]:
     return tuple(orphans)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names inside a folder, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
