@@ -64,7 +64,7 @@ class Result:
         sound = None
         if self.sound is not None and self.sound_rate is not None:
             sound = Sound(samples=self.sound, rate=self.sound_rate)
-            write_wav(folder / "sound.wav", sound)
+            write_wav(folder / "sound.wav", sound, metadata=mark)
         if self.video is not None and len(self.video) == 1:
             write_png(folder / "image.png", self.video[0], metadata=mark)
         elif self.video is not None:
