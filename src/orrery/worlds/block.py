@@ -1,7 +1,8 @@
 """A coloured block on a table and a gripper seen from above: the smallest world in which actions have consequences.
 
 An open gripper passes over the block. Closed around it, it carries the block; closed elsewhere, it is a fist that
-pushes. Pure numpy, exact and repeatable by seed: `begin`, `step`, `draw`, `sounds`, a `play` that acts, `record_episode`.
+pushes. Pure numpy, exact and repeatable by seed: `begin`, `step`, `draw`, `sounds`, a `play` that acts, and
+`record_episode`.
 
 Metres on the table, x to the right and y up in the picture, (0, 0) in its middle. One step is 1 / RATE_HZ seconds. An
 action is (dx_m, dy_m, gripper): displacement within the step, and 1 to open, 0 to close.
