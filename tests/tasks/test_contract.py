@@ -109,6 +109,12 @@ def test_a_request_that_disagrees_is_told_both_values(said, both):
     assert all(part in message for part in both)
 
 
+def test_values_too_long_for_a_line_are_shown_where_they_differ():
+    cameras = [{**camera, "flip": "vertical"} for camera in CONTRACT.to_json()["cameras"]]
+    with pytest.raises(ContractError, match=r"cameras\[0\]\.flip of the request is 'vertical'.* checkpoint 'none'"):
+        CONTRACT.check_request(assumed={"cameras": cameras})
+
+
 def test_a_request_that_agrees_passes():
     CONTRACT.check_request(
         embodiment="custom", assumed=CONTRACT.to_json(), action_width=3, actions=16, state_width=3, fps=15.0

@@ -14,6 +14,8 @@ from orrery.tasks.normaliser import Normaliser
 
 VERSION = 1
 DOMAINS = 32
+SHOWN = 80
+"""Characters of a value in an error line."""
 
 Frame = Literal["base", "gripper", "camera", "joints", "world", "pixels"]
 """What coordinates are measured in. "gripper" and "camera": in the current pose of that body."""
@@ -155,7 +157,7 @@ class ActionContract:
             if isinstance(theirs, Mapping) and isinstance(ours, Mapping) and "sha256" in theirs:
                 theirs, ours = theirs["sha256"], ours["sha256"]
             if _plain(theirs) != ours:
-                raise _differs(key, theirs, ours)
+                raise _differs(*_to_the_point(key, _plain(theirs), ours))
 
     def to_json(self) -> dict[str, object]:
         """The versioned document that is stored in a checkpoint."""
@@ -208,9 +210,20 @@ def _camera(document: object) -> Camera:
     return Camera(**document)
 
 
+def _to_the_point(what: str, theirs: object, ours: object) -> tuple[str, object, object]:
+    """Values too long for an error line, as the first entry in which they differ, where they have one shape."""
+    pairs: list[tuple[str, object, object]] = []
+    if max(len(ascii(theirs)), len(ascii(ours))) > SHOWN:
+        if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+            pairs = [(f"{what}[{i}]", a, b) for i, (a, b) in enumerate(zip(theirs, ours, strict=True))]
+        if isinstance(theirs, Mapping) and isinstance(ours, Mapping) and theirs.keys() == ours.keys():
+            pairs = [(f"{what}.{key}", theirs[key], ours[key]) for key in theirs]
+    return next((_to_the_point(*pair) for pair in pairs if pair[1] != pair[2]), (what, theirs, ours))
+
+
 def _differs(what: str, theirs: object, ours: object) -> ContractError:
     return ContractError(
-        f"{what} of the request is {shown(theirs, 80)}, of the checkpoint {shown(ours, 80)}. "
+        f"{what} of the request is {shown(theirs, SHOWN)}, of the checkpoint {shown(ours, SHOWN)}. "
         "Change the request, or load a checkpoint made for it."
     )
 
