@@ -1,4 +1,4 @@
-"""Laws of carrying out requests, on a tiny checkpoint of our own: packing, one reading of texts, seeds, given frames."""
+"""Laws of carrying out requests, on a tiny checkpoint of our own: packs, one reading of texts, seeds, given frames."""
 
 import hashlib
 import json

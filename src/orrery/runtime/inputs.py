@@ -30,6 +30,8 @@ class Inputs:
     pins: Mapping[int, Pixels] = field(default_factory=dict)
     """Pixel frame -> (1 or 4, H, W, 3)."""
     sound: npt.NDArray[np.float32] | None = None
+    sound_name: str = "sound"
+    """What to call it in errors: its path, if it has one."""
     hashes: Mapping[str, str] = field(default_factory=dict)
     """What was read -> sha256 of its bytes."""
 
@@ -79,7 +81,7 @@ def read_inputs(request: Request, settings: Settings, sound_rate: int | None) ->
     if request.vision is not None:
         assert not isinstance(request.vision, list)
         frames = _frames("vision", request.vision, settings, hashes)
-        frames = _shown(frames, settings)
+        frames = _shown(frames, settings, _name("vision", request.vision))
     pins = {index: _pin(index, picture, settings, hashes) for index, picture in request.pins.items()}
     sound = None
     if settings.sound == "given":
@@ -88,7 +90,7 @@ def read_inputs(request: Request, settings: Settings, sound_rate: int | None) ->
     for name, values in (("actions", request.action_table()), ("state", request.state)):
         if values is not None:
             hashes[name] = hashlib.sha256(np.ascontiguousarray(values, dtype=np.float32).tobytes()).hexdigest()
-    return Inputs(frames=frames, pins=pins, sound=sound, hashes=hashes)
+    return Inputs(frames=frames, pins=pins, sound=sound, sound_name=_name("sound", request.sound), hashes=hashes)
 
 
 def fit(inputs: Inputs, settings: Settings, *, multiple: int) -> View:
@@ -124,12 +126,12 @@ def read_looks(vision: Picture | list[Picture], hashes: dict[str, str]) -> list[
                 (item, 24.0) if item.ndim == 4 and len(item) > 1 else (item.reshape(-1, *item.shape[-3:]), None)
             )
         elif Path(item).suffix.lower() in VIDEO_SUFFIXES:
-            hashes[str(item)] = _file_hash(Path(item))
             video = read_video(item)
             looks.append((video.frames, float(video.fps)))
-        else:
             hashes[str(item)] = _file_hash(Path(item))
+        else:
             looks.append((read_image(item)[None], None))
+            hashes[str(item)] = _file_hash(Path(item))
     return looks
 
 
@@ -138,10 +140,12 @@ def _frames(name: str, source: Picture, settings: Settings, hashes: dict[str, st
         _remember(name, source, hashes)
         return source[None] if source.ndim == 3 else source
     path = Path(source)
-    hashes[str(path)] = _file_hash(path)
     if path.suffix.lower() not in VIDEO_SUFFIXES:
-        return read_image(path)[None]
+        frames = read_image(path)[None]
+        hashes[str(path)] = _file_hash(path)
+        return frames
     video = read_video(path)
+    hashes[str(path)] = _file_hash(path)
     if settings.fps is not None and abs(float(video.fps) - float(settings.fps)) > 0.01 and settings.given_frames != 1:
         raise RequestError(
             f"{path} has {float(video.fps):g} frames a second, the request means {float(settings.fps):g}. "
@@ -150,20 +154,24 @@ def _frames(name: str, source: Picture, settings: Settings, hashes: dict[str, st
     return video.frames
 
 
-def _shown(frames: Pixels, settings: Settings) -> Pixels:
+def _shown(frames: Pixels, settings: Settings, name: str) -> Pixels:
     """Exactly the frames that the task shows."""
     wanted = settings.given_frames
     assert wanted is not None
     if settings.clip_from is not None:
         if len(frames) < wanted:
-            raise RequestError(f"The clip has {len(frames)} frames and {wanted} are to be shown. Lower clip_frames.")
+            raise RequestError(f"{name} has {len(frames)} frames, and {wanted} are to be shown. Lower clip_frames.")
         return frames[:wanted] if settings.clip_from == "first" else frames[-wanted:]
     if len(frames) != wanted:
         raise RequestError(
-            f"Task {settings.task!r} is shown {wanted} frame{'s' if wanted > 1 else ''}, vision has {len(frames)}. "
+            f"Task {settings.task!r} is shown {wanted} frame{'s' if wanted > 1 else ''}, {name} has {len(frames)}. "
             f"Give exactly {wanted}{', or frames to match' if wanted > 1 else ''}."
         )
     return frames
+
+
+def _name(field: str, source: object) -> str:
+    return str(source) if isinstance(source, str | Path) else field
 
 
 def _pin(index: int, picture: Picture, settings: Settings, hashes: dict[str, str]) -> Pixels:
@@ -183,11 +191,13 @@ def _sound(request: Request, rate: int, hashes: dict[str, str]) -> npt.NDArray[n
         _remember("sound", request.sound, hashes)
         return request.sound.astype(np.float32)
     assert request.sound is not None
+    samples = read_sound(request.sound, rate=rate).samples
     hashes[str(request.sound)] = _file_hash(Path(request.sound))
-    return read_sound(request.sound, rate=rate).samples
+    return samples
 
 
 def _file_hash(path: Path) -> str:
+    """Of a file that was read already: reading refuses pipes and files over the limits, at which this would wait."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from orrery.errors import RequestError
+from orrery.errors import MediaError, RequestError
 from orrery.flow.samplers import Latents, Sampler, euler, stochastic, unipc
 from orrery.flow.schedule import distilled, grid
 from orrery.packing.patches import grid_of, patchify, unpatchify, valid_values
@@ -178,10 +178,13 @@ def _sound_segment(model: Model, settings: Settings, inputs: Inputs) -> tuple[Se
     if inputs.sound is not None:
         if latent_count(len(inputs.sound), codec.hop) != count:
             raise RequestError(
-                f"{settings.frames} frames at {settings.fps} fps last {samples} samples of {codec.rate} Hz, the sound "
-                f"has {len(inputs.sound)}. Cut or extend the sound."
+                f"{settings.frames} frames at {settings.fps} fps last {samples} samples of {codec.rate} Hz, "
+                f"{inputs.sound_name} has {len(inputs.sound)}. Cut or extend the sound."
             )
-        clean = codec.encode(inputs.sound)
+        try:
+            clean = codec.encode(inputs.sound)
+        except MediaError as error:
+            raise MediaError(f"{inputs.sound_name}: {error}") from None
     segment = Segment(
         kind="sound",
         clean=clean[:, None],
