@@ -1,22 +1,23 @@
-"""Golden: the reasoner of both families against transformers 5.23, the same random weights, float32, CPU."""
+"""Golden: the reasoner of both families against transformers 5.23, from the folder that it saved; float32, CPU."""
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 import torch
 from makers.samples import tokens
+from safetensors.torch import save_file
 
 from orrery.model.config import TINY
-from orrery.model.mot import MoT
-from orrery.model.vision import vision_encoder
 from orrery.model.vision_config import TINY_EDGE_VISION, TINY_QWEN_VISION
 from orrery.packing.segment import Sample
 from orrery.runtime.decode import TextSampling, write
+from orrery.runtime.load import load
 from orrery.runtime.reason import Question, Reader, see
 from orrery.tokenizers.eyes import Look, reason_positions, visual_spans
-from orrery.weights.layouts import EDGE_MODULES, OMNI_MODULES
 
 IMAGE, VIDEO, START, END = 500, 501, 502, 503
 CONFIGS = {
@@ -93,18 +94,12 @@ def peer_of(family: str) -> Any:
 
 @cache
 def pair(family: str) -> Any:
-    config, vision = CONFIGS[family]
-    peer, mot, eyes = peer_of(family), MoT(config), vision_encoder(vision)
-    layout = {"omni": OMNI_MODULES, "edge": EDGE_MODULES}[family]
-    state = peer.state_dict()
-    placement = layout.place(state)
-    assert not placement.unknown, placement.unknown
-    ours = {place.ours: state[name] for name, place in placement.places.items()}
-    for module in (mot, eyes):
-        wanted = {name: ours.pop(name).reshape(p.shape) for name, p in module.state_dict().items() if name in ours}
-        module.load_state_dict(wanted, strict=module is eyes)
-    assert not ours, sorted(ours)
-    return peer, mot.eval(), eyes.eval()
+    """A model of transformers, and ours, loaded from what it saved."""
+    peer, folder = peer_of(family), Path(mkdtemp(prefix="orrery-test-"))
+    peer.save_pretrained(folder)
+    model = load(folder)
+    assert model.origin.layout == "reasoner"
+    return peer, model.mot, model.eyes
 
 
 def question(family: str, pictures: list[Any], seed: int) -> Question:
@@ -169,3 +164,17 @@ def test_logits_and_greedy_text_are_those_of_transformers(family, pictures):
     assert list(written.token_ids) == expected[0, asked.sample.token_ids.numel() :].tolist()
     assert len(written.token_ids) == 64
     assert len(set(written.token_ids)) > 3
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_a_state_dict_in_module_names_is_the_same_reasoner(family, tmp_path):
+    peer, mot, eyes = pair(family)
+    peer.save_pretrained(tmp_path)
+    save_file({name: tensor.contiguous() for name, tensor in peer.state_dict().items()}, tmp_path / "model.safetensors")
+    model = load(tmp_path)
+    for ours, same in ((model.mot, mot), (model.eyes, eyes)):
+        assert all(
+            torch.equal(a, b) for a, b in zip(ours.state_dict().values(), same.state_dict().values(), strict=True)
+        )

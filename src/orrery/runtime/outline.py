@@ -25,6 +25,7 @@ from orrery.weights.documents import load_json_object
 from orrery.weights.folder import Folder, open_folder
 from orrery.weights.layouts import (
     COSMOS3_EDGE,
+    COSMOS3_EDGE_RESAVED,
     COSMOS3_OMNI,
     DIFFUSERS,
     EDGE_EYES,
@@ -33,6 +34,7 @@ from orrery.weights.layouts import (
     QWEN_EYES,
 )
 from orrery.weights.rename import Layout
+from orrery.weights.sources import open_shards
 
 CONFIG_VERSION = 1
 CONFIG_KEYS = {"version", "family", "model", "vision_codec", "sound_codec", "eyes", "contracts", "trained", "licence"}
@@ -180,9 +182,7 @@ def _outline_reasoner(path: Path) -> Outline:
     document = _json(path / "config.json")
     config, eyes = reasoner_from_published(document), vision_from_published(document)
     edge = document["model_type"] == "cosmos3_edge"
-    # The root index of a released folder names tensors as the transformer's files do; a fine-tuned copy as its modules.
-    released = (path / "transformer").is_dir()
-    layout = (COSMOS3_EDGE if edge else COSMOS3_OMNI) if released else (EDGE_MODULES if edge else OMNI_MODULES)
+    layout = _reasoner_layout({name for shard in open_shards([path]) for name in shard.entries}, edge=edge)
     return Outline(
         path=path,
         layout="reasoner",
@@ -194,6 +194,16 @@ def _outline_reasoner(path: Path) -> Outline:
         family=_family(path, config),
         licence=RELEASED_LICENCE,
     )
+
+
+def _reasoner_layout(names: set[str], *, edge: bool) -> Layout:
+    """Copies saved from a state dict name tensors as modules do; released folders as the transformer's files do."""
+    if any(name.startswith("model.language_model.") for name in names):
+        return EDGE_MODULES if edge else OMNI_MODULES
+    if not edge:
+        return COSMOS3_OMNI
+    resaved = any(name.startswith("model.visual.") and ".self_attn.to_q." in name for name in names)
+    return COSMOS3_EDGE_RESAVED if resaved else COSMOS3_EDGE
 
 
 def _tokenizer(path: Path) -> TextTokenizer | None:

@@ -4,6 +4,7 @@ Sources: the public model folders and the state dicts of diffusers 0.42.1 and tr
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from orrery.weights.rename import Layout, Part, Row
 
@@ -174,6 +175,28 @@ COSMOS3_OMNI = Layout(name="cosmos3_omni", rows=(*_DIFFUSERS_ROWS, *QWEN_EYES.ro
 
 COSMOS3_EDGE = Layout(name="cosmos3_edge", rows=(*_DIFFUSERS_ROWS, *_EDGE_EYES))
 """Everything that the root index of Edge names. Ask for `.only("text")` or `.only("eyes")`."""
+
+_RESAVED = {
+    ".self_attn.q_proj.": ".self_attn.to_q.",
+    ".self_attn.k_proj.": ".self_attn.to_k.",
+    ".self_attn.v_proj.": ".self_attn.to_v.",
+    ".mlp.fc1.": ".mlp.up_proj.",
+    ".mlp.fc2.": ".mlp.down_proj.",
+}
+
+
+def _resaved(row: Row) -> Row:
+    name = row.published
+    for module, stored in _RESAVED.items():
+        name = name.replace(module, stored)
+    return replace(row, published=name)
+
+
+COSMOS3_EDGE_RESAVED = Layout(
+    name="cosmos3_edge saved by transformers", rows=(*_DIFFUSERS_ROWS, *(_resaved(row) for row in _EDGE_EYES))
+)
+"""An Edge reasoner as transformers 5.23 saves it: it undoes its renaming of the text tower in the vision encoder too,
+whose names had never been changed."""
 
 OMNI_MODULES = Layout(
     name="cosmos3_omni modules",
