@@ -186,6 +186,8 @@ REQUESTS: dict[str, tuple[object, str]] = {
     "height no multiple": ({**T2V, "size": [30, 40]}, "got 30"),
     "width no multiple": ({**T2V, "size": [24, 44]}, "got 44"),
     "picture's own size no multiple": ({**POLICY, "vision": "odd.png", "size": [30, 44]}, "30"),
+    "sound of hours": ({**T2V, "fps": 0.001, "sound": "make"}, "0.001"),
+    "nothing left to make": ({**I2V, "frames": 1}, "frames 1"),
     "overlong prompt in tokens": ({**T2I, "prompt": "zq " * 6000}, "4096"),
     "placeholder in a question": ({**REASON, "prompt": "what is <|image_pad|>?"}, "<|image_pad|>"),
     # Actions.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from orrery.data.limits import LIMITS
 from orrery.errors import MediaError, RequestError
 from orrery.flow.samplers import Latents, Sampler, euler, stochastic, unipc
 from orrery.flow.schedule import distilled, grid
@@ -71,6 +72,11 @@ def prepare(
     if settings.embodiment is not None:
         normaliser = contract.normaliser if contract is not None else embodiment(settings.embodiment).normaliser
         segments.append(_action_segment(model, request, settings, normaliser))
+    if all(bool(segment.given.all()) for segment in segments):
+        raise RequestError(
+            f"Nothing is left to make: task {settings.task!r} of frames {settings.frames} is given all of them. "
+            "Give more frames, or fewer pins."
+        )
     segments = [_to_device(segment, model.device) for segment in segments]
     rng = torch.Generator().manual_seed(settings.seed)
     drawn = [segment.noise(rng) for segment in segments]
@@ -172,6 +178,12 @@ def _sound_segment(model: Model, settings: Settings, inputs: Inputs) -> tuple[Se
     assert config.sound_width is not None
     assert settings.frames is not None
     assert settings.fps is not None
+    seconds = settings.frames / float(settings.fps)
+    if seconds > LIMITS.sound_s:
+        raise RequestError(
+            f"{settings.frames} frames at {settings.fps} fps need {seconds:g} s of sound, and at most "
+            f"{LIMITS.sound_s:g} are made. Raise fps, or leave sound out."
+        )
     samples = samples_of_clip(settings.frames, float(settings.fps), codec.rate)
     count = latent_count(samples, codec.hop)
     clean = torch.zeros(count, config.sound_width)
