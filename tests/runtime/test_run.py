@@ -370,3 +370,9 @@ def test_two_processes_write_the_same_bytes(desk, tmp_path):
     )
     assert len(first) == sum(len(files) + 1 for files in WRITTEN.values())
     assert first == second
+
+
+def test_frames_without_a_rate_are_not_looked_at():
+    frames = np.zeros((3, 8, 8, 3), np.uint8)
+    with pytest.raises(RequestError, match="3 frames"):
+        run(tiny_model(), Request(task="reason", prompt="what moves?", vision=frames))

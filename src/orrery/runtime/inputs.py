@@ -121,10 +121,13 @@ def read_looks(vision: Picture | list[Picture], hashes: dict[str, str]) -> list[
     looks: list[tuple[Pixels, float | None]] = []
     for index, item in enumerate(vision if isinstance(vision, list) else [vision]):
         if isinstance(item, np.ndarray):
+            if item.ndim == 4 and len(item) != 1:
+                raise RequestError(
+                    f"vision[{index}] is an array of {len(item)} frames, and an array has no rate to tell their times "
+                    "by. Give a video file, or single pictures."
+                )
             _remember(f"vision[{index}]", item, hashes)
-            looks.append(
-                (item, 24.0) if item.ndim == 4 and len(item) > 1 else (item.reshape(-1, *item.shape[-3:]), None)
-            )
+            looks.append((item.reshape(-1, *item.shape[-3:]), None))
         elif Path(item).suffix.lower() in VIDEO_SUFFIXES:
             video = read_video(item)
             looks.append((video.frames, float(video.fps)))
