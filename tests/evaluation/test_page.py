@@ -130,7 +130,7 @@ def test_who_wins(value, baseline, better, verdict):
 def test_what_does_not_exist_and_what_is_exact_are_said_in_words():
     assert shown(None, "dB") == "does not exist"
     assert shown(math.inf, "dB") == "infinite (exact)"
-    assert shown(0.012345, "m") == "0.01234 m"
+    assert shown(0.0123456, "m") == "0.01235 m"
     written = json.dumps(measure(value=math.inf, baseline=None).to_json(), allow_nan=False)
     assert json.loads(written)["value"] == "infinite"
     assert json.loads(written)["baseline"] == {"name": "copy of the last frame", "value": None}
