@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from episode import CHUNK, Recording, encoded
+from episode import CHUNK, Recording
 from learner import SHIFT
 
 import orrery
@@ -100,17 +100,20 @@ def forward_dynamics(model: Model, recording: Recording, seed: int, command: str
             ("the same model with the actions of another window", errors(swapped)),
         ):
             measures.append(psnr_measure(name, errors(made), baseline_name, baseline, seed))
-        true_loss = flow_loss_of(model, recording, group.starts, group.starts, seed)
-        shuffled_loss = flow_loss_of(model, recording, group.starts, other, seed)
+        true = flow_losses(model, recording, group.starts, group.starts, seed)
+        shuffled = flow_losses(model, recording, group.starts, other, seed)
+        # Window by window on the same noise, so that the interval is of the difference that actions make.
+        ratios = [b / a for a, b in zip(true, shuffled, strict=True)]
         measures.append(
             Measure(
-                name=f"Training loss of the video, true actions ({group.name})",
-                value=true_loss,
+                name=f"Video loss with the actions of another window, over that with the true ones ({group.name})",
+                value=float(np.mean(ratios)),
                 unit="",
-                baseline_name="actions of another window, same noise",
-                baseline=shuffled_loss,
-                better="lower",
-                note=f"Shuffled over true: {shuffled_loss / true_loss:.3f}. At 1 the model would ignore its actions.",
+                baseline_name="a model that ignores its actions",
+                baseline=1.0,
+                better="higher",
+                interval=bootstrap_interval(ratios, lambda drawn: float(np.mean(drawn)), seed=seed),
+                note=f"Loss {np.mean(true):.4f} with the true, {np.mean(shuffled):.4f} with the others, same noise.",
             )
         )
         for i in shown_of(len(clips)):
@@ -216,21 +219,26 @@ def videos(
 
 
 @torch.no_grad()
-def flow_loss_of(model: Model, recording: Recording, starts: Sequence[int], acted: Sequence[int], seed: int) -> float:
-    """Mean training loss of the video in forward dynamics; noise depends on the place in the list alone."""
+def flow_losses(
+    model: Model, recording: Recording, starts: Sequence[int], acted: Sequence[int], seed: int
+) -> list[float]:
+    """Training loss of the video in forward dynamics, of each window; noise depends on its place in the list alone."""
     task, losses = task_named("forward_dynamics"), []
     rng = torch.Generator().manual_seed(seed)
+    windows = recording.windows(len(recording.frames), model.vision, model.need_text())
     for start, chosen in zip(starts, acted, strict=True):
-        own, other = (encoded(recording, place, model.vision, model.need_text()) for place in (start, chosen))
+        own, other = (windows.window(place, task, rng) for place in (start, chosen))
         window = replace(own, actions=other.actions)
         example = make_example(window, task, model.mot.config, drop_caption=False, clip_latents=1)
+        levels = []
         for level in LOSS_LEVELS:
             segments = example.sample.segments
             noise = [torch.randn(segment.clean.shape, generator=rng) for segment in segments]
             sigmas = torch.full((len(segments),), level)
             batch = pack_batch([example], noise, sigmas, model.mot.config, torch.device("cpu"))
-            losses.append(batch_losses(model.mot, batch, LossWeights()).parts["vision"].item())
-    return float(np.mean(losses))
+            levels.append(batch_losses(model.mot, batch, LossWeights()).parts["vision"].item())
+        losses.append(float(np.mean(levels)))
+    return losses
 
 
 def psnr_measure(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from orrery.data.lerobot import Dataset, Episode, open_dataset
 from orrery.data.media import Sound, read_sound
@@ -16,10 +15,10 @@ from orrery.tasks.contract import ActionContract, Camera
 from orrery.tasks.embodiment import embodiment
 from orrery.tasks.normaliser import Normaliser
 from orrery.tasks.rotation import DROID_TO_OPENCV, framewise_deltas, matrix_from_euler_xyz, poses
-from orrery.tasks.task import Task
-from orrery.tokenizers.pixel_patch import PixelPatchCodec
+from orrery.tokenizers.codecs import VisionCodec
 from orrery.tokenizers.text import TextTokenizer
-from orrery.training.batch import Window
+from orrery.training import sources
+from orrery.training.sources import EpisodeSource
 from orrery.worlds import block
 
 CHUNK = 16
@@ -76,6 +75,11 @@ class Recording:
     def chunk(self, start: int) -> np.ndarray:
         """The CHUNK actions of a window."""
         return self.actions[start : start + CHUNK]
+
+    def windows(self, stop: int, codec: VisionCodec, text: TextTokenizer) -> EpisodeSource:
+        """The windows before frame `stop`, by their first frame, as training takes them."""
+        part = sources.Recording(frames=self.frames[:stop], actions=self.actions[: stop - 1], prompt=self.prompt)
+        return EpisodeSource([part], text=text, codec=codec, contract=self.contract)
 
 
 def read_recording(folder: Path, index: int = 0) -> Recording:
@@ -171,32 +175,3 @@ def droid_actions(columns: Mapping[str, Any]) -> np.ndarray:
     # The recording has 1 for closed.
     gripper = 1 - columns[GRIPPER][:-1].reshape(-1, 1)
     return np.concatenate([framewise_deltas(path), gripper], axis=1).astype(np.float32)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingWindows:
-    """All windows before the cut, encoded when they are asked for: a `training.batch.Source`."""
-
-    recording: Recording
-    codec: PixelPatchCodec
-    text: TextTokenizer
-
-    def __len__(self) -> int:
-        return len(self.recording.training_starts)
-
-    def window(self, index: int, task: Task, rng: torch.Generator) -> Window:
-        """Window `index`; it is the same for every task, and nothing is augmented."""
-        return encoded(self.recording, self.recording.training_starts[index], self.codec, self.text)
-
-
-def encoded(recording: Recording, start: int, codec: PixelPatchCodec, text: TextTokenizer) -> Window:
-    """One window as latents, normalised actions and tokens."""
-    return Window(
-        prompt=torch.tensor(text.prompt_ids(recording.prompt)),
-        empty_prompt=torch.tensor(text.prompt_ids("")),
-        vision=codec.encode(recording.clip(start)),
-        vision_fps=recording.fps,
-        actions=torch.from_numpy(recording.contract.encode(recording.chunk(start))),
-        action_fps=recording.fps,
-        domain=recording.contract.domain_id,
-    )

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from episode import Recording, TrainingWindows
+from episode import Recording
 
 from orrery.flow.noise_levels import NoiseLevels
 from orrery.model.config import MoTConfig
@@ -87,7 +87,7 @@ def learn(recording: Recording, out: Path, *, seconds: float, seed: int) -> dict
     mot = MoT(config)
     start_weights(mot, seed)
     freeze_reader(mot)
-    source = TrainingWindows(recording=recording, codec=codec, text=text)
+    source = recording.windows(recording.cut, codec, text)
     said = 0.0
 
     def report(done: StepReport) -> None:

@@ -120,11 +120,17 @@ def test_a_number_stands_in_one_row_with_its_baseline_and_the_verdict():
 
 @pytest.mark.parametrize(
     ("value", "baseline", "better", "verdict"),
-    [(2, 1, "higher", True), (1, 2, "higher", False), (1, 2, "lower", True), (2, 2, "lower", False),
-     (None, 1, "higher", None), (1, None, "higher", None), (math.inf, 20, "higher", True)],
+    [(2, 1, "higher", "better"), (1, 2, "higher", "not better"), (1, 2, "lower", "better"),
+     (2, 2, "lower", "not better"), (None, 1, "higher", None), (1, None, "higher", None),
+     (math.inf, 20, "higher", "better")],
 )  # fmt: skip
 def test_who_wins(value, baseline, better, verdict):
-    assert measure(value=value, baseline=baseline, better=better).beats_baseline is verdict
+    assert measure(value=value, baseline=baseline, better=better).verdict == verdict
+
+
+@pytest.mark.parametrize(("baseline", "verdict"), [(0.9, "better"), (1.0, "no clear difference"), (3.1, "not better")])
+def test_a_baseline_within_the_interval_is_not_told_apart(baseline, verdict):
+    assert measure(value=2, baseline=baseline, interval=(1, 3)).verdict == verdict
 
 
 def test_what_does_not_exist_and_what_is_exact_are_said_in_words():

@@ -75,7 +75,8 @@ def test_frames_are_scaled_down_to_multiples_of_16_and_never_up(example, recorde
 def test_the_prompt_is_trained_in_the_form_that_it_is_asked_in(example, folder):
     recording = example.episode.read_recording(folder)
     codec, text = example.learner.PixelPatchCodec(spatial=8), example.learner.train_tokenizer([recording.prompt], 300)
-    source = example.episode.TrainingWindows(recording=recording, codec=codec, text=text)
+    source = recording.windows(recording.cut, codec, text)
+    assert len(source) == len(recording.training_starts)
     window = source.window(3, task_named("policy"), torch.Generator())
     request = example.comparisons.ask(SimpleNamespace(), recording, "policy", 3, 0)
     assert text.decode(window.prompt.tolist(), skip_special=False).count(request.prompt) == 1

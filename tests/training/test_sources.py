@@ -23,7 +23,7 @@ def recording(length, seed):
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (length, HEIGHT, WIDTH, 3), dtype=np.uint8)
     return Recording(
-        frames=frames, actions=rng.uniform(-0.1, 0.1, (length, 3)).astype(np.float32), prompt=f"part {seed}"
+        frames=frames, actions=rng.uniform(-0.1, 0.1, (length - 1, 3)).astype(np.float32), prompt=f"part {seed}"
     )
 
 
@@ -59,7 +59,7 @@ def test_recordings_that_do_not_fit_are_named():
     with pytest.raises(DatasetError, match="Recording 1 has 8 frames"):
         source(recording(CHUNK + 1, 0), recording(CHUNK, 1))
     wide = recording(CHUNK + 1, 0)
-    with pytest.raises(DatasetError, match=r"actions \(9, 2\)"):
+    with pytest.raises(DatasetError, match="2 columns"):
         source(replace(wide, actions=wide.actions[:, :2]))
 
 
@@ -68,7 +68,7 @@ def test_a_dataset_becomes_batches(tmp_path):
     columns = {"action": ("dx", "dy", "grip")}
     with Writer(tmp_path / "set", fps=10, robot_type="test", columns=columns, cameras={"front": (48, 80)}) as writer:
         large = rows.frames.repeat(2, axis=1).repeat(2, axis=2)
-        writer.add(task="push", columns={"action": rows.actions}, frames={"front": large})
+        writer.add(task="push", columns={"action": np.pad(rows.actions, ((0, 1), (0, 0)))}, frames={"front": large})
     dataset = open_dataset(tmp_path / "set", trusted=True)
     (read,) = read_recordings(dataset, camera="front", size=(HEIGHT, WIDTH))
     assert read.frames.shape == rows.frames.shape

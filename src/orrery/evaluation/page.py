@@ -74,11 +74,14 @@ class Measure:
     note: str = ""
 
     @property
-    def beats_baseline(self) -> bool | None:
-        """None where one of the two does not exist."""
+    def verdict(self) -> Literal["better", "not better", "no clear difference"] | None:
+        """Against the baseline: not clear while it lies within the interval. None where a number does not exist."""
         if self.value is None or self.baseline is None:
             return None
-        return self.value > self.baseline if self.better == "higher" else self.value < self.baseline
+        if self.interval is not None and self.interval[0] <= self.baseline <= self.interval[1]:
+            return "no clear difference"
+        wins = self.value > self.baseline if self.better == "higher" else self.value < self.baseline
+        return "better" if wins else "not better"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; JSON has no infinity, so one becomes the text "infinite"."""
@@ -89,7 +92,7 @@ class Measure:
             "interval_95": None if self.interval is None else [_json_number(end) for end in self.interval],
             "baseline": {"name": self.baseline_name, "value": _json_number(self.baseline)},
             "better": self.better,
-            "beats_baseline": self.beats_baseline,
+            "verdict": self.verdict,
             "note": self.note,
         }
 
@@ -186,11 +189,8 @@ def _section(section: Section) -> str:
 
 def _row(measure: Measure) -> str:
     interval = "" if measure.interval is None else " to ".join(shown(end, "") for end in measure.interval)
-    verdict = {
-        None: "",
-        True: '<span class="good">better</span>',
-        False: '<span class="bad">not better</span>',
-    }[measure.beats_baseline]
+    style = {"better": "good", "not better": "bad"}.get(measure.verdict or "", "note")
+    verdict = f'<span class="{style}">{measure.verdict or ""}</span>'
     note = f'<div class="note">{escape(measure.note)}</div>' if measure.note else ""
     return (
         f"<tr><td>{escape(measure.name)}{note}</td>"

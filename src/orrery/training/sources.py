@@ -28,11 +28,11 @@ from orrery.training.batch import Window
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:
-    """One episode in memory. Action row i is what was done at frame i; it leads into frame i + 1."""
+    """One episode in memory: N frames and the N - 1 actions between them; row i leads from frame i into frame i + 1."""
 
-    frames: UInt8[np.ndarray, "T H W 3"]
+    frames: UInt8[np.ndarray, "N H W 3"]
     """Already of the size that the model takes."""
-    actions: Float32[np.ndarray, "T A"]
+    actions: Float32[np.ndarray, "N-1 A"]
     """Raw robot units."""
     prompt: str = ""
 
@@ -41,6 +41,8 @@ def read_recordings(
     dataset: Dataset, *, camera: str, size: tuple[int, int], actions: str = "action"
 ) -> list[Recording]:
     """Read every episode of a LeRobot dataset once, its pictures scaled to cover `size` (height, width) and cut.
+
+    A dataset has an action in every row; that of the last row leads out of the episode and is left.
 
     Args:
         camera: one of the dataset's cameras.
@@ -56,7 +58,8 @@ def read_recordings(
             known = ", ".join(sorted(episode.columns))
             raise DatasetError(f"{dataset.root} has no column {actions!r} of actions. It has {known}.")
         table = np.asarray(episode.columns[actions], dtype=np.float32).reshape(episode.length, -1)
-        recordings.append(Recording(frames=cover(episode.frames(camera), size), actions=table, prompt=episode.task))
+        frames = cover(episode.frames(camera), size)
+        recordings.append(Recording(frames=frames, actions=table[:-1], prompt=episode.task))
     return recordings
 
 
@@ -77,10 +80,10 @@ class EpisodeSource:
                     f"Recording {index} has {len(recording.frames)} frames; one window takes {contract.chunk + 1}. "
                     "Leave it out, or lower the chunk."
                 )
-            if recording.actions.shape != (len(recording.frames), contract.width):
+            if recording.actions.shape[1] != contract.width:
                 raise DatasetError(
-                    f"Recording {index} has actions {recording.actions.shape} and {len(recording.frames)} frames; the "
-                    f"contract of {contract.embodiment!r} has {contract.width} columns. Convert them."
+                    f"Recording {index} has actions of {recording.actions.shape[1]} columns; the contract of "
+                    f"{contract.embodiment!r} has {contract.width}. Convert them."
                 )
         self.recordings = tuple(recordings)
         self.text = text
