@@ -13,14 +13,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from orrery.errors import CheckpointError, OrreryError, SettingsError
+from orrery.training.muon import Muon
 
 Rule = Literal["adamw", "muon"]
-
-# Muon as the published recipes use it. Its update is scaled by 0.2 * sqrt(max(rows, cols)), so that learning rates of
-# AdamW carry over (arXiv:2502.16982, section 2.2).
-MUON_MOMENTUM = 0.95
-MUON_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-MUON_STEPS = 5
 
 # Tables of which one step reads only some rows: weight decay would fade the tokens and robots that a run never sees.
 LOOKUP_TABLES = (
@@ -176,16 +171,7 @@ def build_optimiser(named_parameters: Iterable[tuple[str, Parameter]], settings:
     if adamw := of("adamw"):
         parts.append(torch.optim.AdamW(adamw, betas=settings.betas, eps=settings.epsilon))
     if muon := of("muon"):
-        parts.append(
-            torch.optim.Muon(
-                muon,
-                momentum=MUON_MOMENTUM,
-                nesterov=True,
-                ns_coefficients=MUON_COEFFICIENTS,
-                ns_steps=MUON_STEPS,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        parts.append(Muon(muon))
     return Optimiser(parameters, rules, parts)
 
 
