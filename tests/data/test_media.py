@@ -4,7 +4,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +14,7 @@ import pytest
 from makers.small_media import encode, encode_sound, moving_block, tone
 from PIL import Image
 
-from orrery.data import child, media
+from orrery.data import child, decode, media
 from orrery.data.limits import LIMITS, Limits
 from orrery.data.media import probe_video, read_image, read_sound, read_video, read_video_at
 from orrery.data.write_media import write_video
@@ -156,17 +155,13 @@ def test_pictures_that_would_need_a_guess_are_refused(tmp_path: Path):
     np.testing.assert_array_equal(read_image(tmp_path / "opaque.png"), np.asarray(frames[0]))
 
 
-def test_a_png_bomb_is_refused_from_its_header_in_milliseconds():
+def test_a_png_bomb_is_refused_from_its_header(monkeypatch):
     bomb = png(30_000, 30_000)
-    read_image(png(1, 1, b"\0\1\2\3"))  # the decoding process is running
-    start = time.perf_counter()
     with pytest.raises(MediaError, match="30000x30000"):
         read_image(bomb)
-    assert time.perf_counter() - start < 0.5
-    start = time.perf_counter()
+    monkeypatch.setattr(decode.Image, "open", lambda *_, **__: pytest.fail("the picture was opened"))
     with pytest.raises(MediaError, match="30000x30000"):
         read_image(bomb, trusted=True)
-    assert time.perf_counter() - start < 0.05
 
 
 @pytest.mark.parametrize(
