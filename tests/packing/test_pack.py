@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -38,6 +40,13 @@ def test_latent_frames_stand_apart_by_their_rate(fps, spacing):
     assert pack.positions[0, 0] == 5 + 15000
 
 
+@pytest.mark.parametrize(("fps", "counts_as"), [(29.97, 30.0), (23.976, 24.0), (12.5, 12.5)])
+def test_rates_count_as_in_the_released_training(fps, counts_as):
+    assert torch.equal(
+        one(vision(TINY, 4, 2, 2, fps=fps)).positions, one(vision(TINY, 4, 2, 2, fps=counts_as)).positions
+    )
+
+
 @pytest.mark.parametrize("fps", [5.0, 15.0, 24.0])
 def test_action_row_stands_where_the_frame_it_leads_to_does(fps):
     pack = one(vision(TINY, 3, 2, 2, fps=fps), action(TINY, 8, 10, fps=fps))
@@ -58,8 +67,6 @@ def test_spatial_positions_restart_and_run_row_by_row():
 
 
 def test_further_vision_items_follow_or_share_the_origin():
-    from dataclasses import replace
-
     first, second = vision(TINY, 3, 2, 2, fps=10), vision(TINY, 1, 2, 2)
     after = one(first, second).positions[0]
     assert after[3] == 15010 + 1  # ceil(15005 + 2 x 2.4) + 1

@@ -47,7 +47,9 @@ def segment_positions(segment: Segment, origin: float, clock: Clock) -> Float[Te
     else:
         stream = clock.temporal_compression if segment.kind == "vision" else 1
         base = 1 if segment.kind == "sound" else clock.temporal_compression
-        time = (index + segment.start) / (segment.fps / stream) * (clock.base_fps / base) + origin
+        # Released models were trained with rates rounded to bfloat16: 29.97 counts as 30, 23.976 as 24.
+        fps = torch.tensor(segment.fps).bfloat16().item()
+        time = (index + segment.start) / (fps / stream) * (clock.base_fps / base) + origin
     spatial = 0.0 if clock.reset_spatial else float(int(origin))
     row = torch.arange(rows, dtype=torch.float32) + spatial
     col = torch.arange(cols, dtype=torch.float32) + spatial
