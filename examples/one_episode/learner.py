@@ -108,6 +108,7 @@ def learn(recording: Recording, out: Path, *, seconds: float, seed: int) -> dict
         contracts={recording.contract.embodiment: recording.contract},
         family="orrery",
         origin=Origin(path=out / "checkpoint", layout="orrery", weights={}, trained=True),
+        tasks=tuple(share.task for share in recipe.mixture),
     )
     parameters = sum(parameter.numel() for parameter in mot.parameters())
     facts = {

@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from PIL import Image
 from orrery.cli.main import main
 from orrery.data.media import Sound, probe_video
 from orrery.data.write_media import write_png, write_video, write_wav
-from orrery.errors import RequestError
+from orrery.errors import RequestError, TaskError
 from orrery.model.mot import MoT
 from orrery.packing.pack import TextPack
 from orrery.runtime.load import load
+from orrery.runtime.report import report
 from orrery.runtime.result import RANDOM_WEIGHTS, SYNTHETIC
 from orrery.runtime.run import run
+from orrery.runtime.save import save
 from orrery.tasks.request import Request
 from orrery.tasks.task import TASKS
 
@@ -376,3 +379,14 @@ def test_frames_without_a_rate_are_not_looked_at():
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     with pytest.raises(RequestError, match="3 frames"):
         run(tiny_model(), Request(task="reason", prompt="what moves?", vision=frames))
+
+
+def test_what_a_checkpoint_was_not_trained_for_is_refused(tmp_path):
+    save(replace(tiny_model(), tasks=("policy", "text_to_image")), tmp_path / "own", trained=True, licence="Apache-2.0")
+    model = load(tmp_path / "own")
+    assert model.tasks == ("policy", "text_to_image")
+    assert run(model, Request(task="text_to_image", prompt="a", size=(HEIGHT, WIDTH), steps=1)).video is not None
+    with pytest.raises(TaskError, match="trained for policy, text_to_image, not for 'text_to_video'"):
+        run(model, Request(task="text_to_video", prompt="a", size=(HEIGHT, WIDTH), frames=5, steps=1))
+    tasks = report(str(tmp_path / "own")).to_json()["tasks"]
+    assert [name for name, obstacle in tasks.items() if obstacle is None] == ["text_to_image", "policy"]

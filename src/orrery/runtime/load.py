@@ -87,6 +87,7 @@ def load(
             licence=plan.licence,
             notes=plan.notes,
         ),
+        tasks=plan.tasks,
     )
 
 

@@ -46,6 +46,8 @@ class Model:
     family: str
     """Whose defaults apply: a key of `tasks.defaults.FAMILIES`."""
     origin: Origin
+    tasks: tuple[str, ...] | None = None
+    """What it was trained for; anything else is refused. None where a checkpoint does not say."""
 
     @property
     def device(self) -> torch.device:

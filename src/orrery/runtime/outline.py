@@ -20,6 +20,7 @@ from orrery.model.vision_config import VisionEncoderConfig
 from orrery.tasks.contract import ActionContract
 from orrery.tasks.defaults import FAMILIES
 from orrery.tasks.fit import Capability
+from orrery.tasks.task import TASKS
 from orrery.tokenizers.text import FILES, TextTokenizer
 from orrery.weights.documents import load_json_object
 from orrery.weights.folder import Folder, open_folder
@@ -37,7 +38,12 @@ from orrery.weights.rename import Layout
 from orrery.weights.sources import open_shards
 
 CONFIG_VERSION = 1
-CONFIG_KEYS = {"version", "family", "model", "vision_codec", "sound_codec", "eyes", "contracts", "trained", "licence"}
+CONFIG_KEYS = frozenset(
+    {
+        *("version", "family", "model", "vision_codec", "sound_codec", "eyes", "contracts"),
+        *("trained", "tasks", "licence"),
+    }
+)
 RELEASED_LICENCE = "OpenMDW-1.1"
 Parts = Literal["all", "reasoner"]
 Progress = Callable[[int, int], None]
@@ -69,6 +75,8 @@ class Outline:
     contracts: tuple[ActionContract, ...] = ()
     family: str
     trained: bool | None = None
+    tasks: tuple[str, ...] | None = None
+    """What it was trained for, where a checkpoint says."""
     licence: str
     notes: tuple[str, ...] = ()
     hashes: Mapping[str, str] | None = None
@@ -145,10 +153,19 @@ def _outline_own(folder: Folder, parts: Parts) -> Outline:
         contracts=tuple(ActionContract.from_json(contract) for contract in document["contracts"]),
         family=document["family"],
         trained=document["trained"],
+        tasks=_tasks(document["tasks"], folder.path),
         licence=document["licence"],
         notes=tuple(folder.metadata.get("warnings", ())),
         hashes={name: record.sha256 for name, record in folder.files.items()},
     )
+
+
+def _tasks(names: object, path: Path) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(name in TASKS for name in names):
+        raise CheckpointError(f"{path / 'config.json'} names tasks {names!r}; known: {', '.join(TASKS)}. Update.")
+    return tuple(names)
 
 
 def _outline_diffusers(path: Path, parts: Parts) -> Outline:

@@ -132,7 +132,7 @@ def report(
             **{name: None if config is None else dict(config) for name, config in _codecs(plan).items()},
             "tokenizer": None if plan.text is None else {"size": plan.text.size, "special": dict(plan.text.special)},
             "capabilities": sorted(plan.capabilities),
-            "tasks": abilities(plan.capabilities, plan.family),
+            "tasks": abilities(plan.capabilities, plan.family, plan.tasks),
             "contracts": {contract.embodiment: contract.to_json() for contract in plan.contracts},
             "files": dict(files),
             "verified": _verified(plan, verify=verify),

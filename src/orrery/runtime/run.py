@@ -92,6 +92,7 @@ def _plan(model: Model, request: Request) -> _Plan:
         capabilities=model.capabilities,
         contract=contract,
         multiple=1 if model.vision is None else model.vision.spatial,
+        trained_for=model.tasks,
     )
     settings = resolve(request, task, model.family, contract=contract)
     if task.writes:

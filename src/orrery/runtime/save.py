@@ -43,6 +43,7 @@ def save(model: Model, path: Path, *, trained: bool, licence: str, notes: Mappin
         "eyes": None if model.eyes is None else model.eyes.config.to_json(),
         "contracts": [contract.to_json() for contract in model.contracts.values()],
         "trained": trained,
+        "tasks": None if model.tasks is None else list(model.tasks),
         "licence": licence,
     }
     tensors: dict[str, Mapping[str, torch.Tensor]] = {"model.safetensors": model.mot.state_dict()}

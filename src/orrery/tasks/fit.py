@@ -32,21 +32,28 @@ def lacking(task: Task, capabilities: Collection[str], *, sees: bool = False) ->
     return tuple(name for name in needed(task, sees=sees) if name not in capabilities)
 
 
-def abilities(capabilities: Collection[str], family: str) -> dict[str, str | None]:
+def abilities(
+    capabilities: Collection[str], family: str, trained_for: Collection[str] | None = None
+) -> dict[str, str | None]:
     """For every task, None where a checkpoint can do it, or why it cannot.
 
     Args:
         capabilities: what the checkpoint has, words of Capability.
         family: a key of `tasks.defaults.FAMILIES`; some were distilled or trained for one task only.
+        trained_for: names of tasks; None where a checkpoint does not say.
     """
-    return {name: _obstacle(task, capabilities, family) for name, task in TASKS.items()}
+    return {name: _obstacle(task, capabilities, family, trained_for) for name, task in TASKS.items()}
 
 
-def _obstacle(task: Task, capabilities: Collection[str], family: str) -> str | None:
+def _obstacle(
+    task: Task, capabilities: Collection[str], family: str, trained_for: Collection[str] | None
+) -> str | None:
     if missing := lacking(task, capabilities):
         return f"needs {' and '.join(missing)}"
     if family not in FAMILIES or (not task.writes and task.name not in FAMILIES[family]):
         return f"family {family!r} has no defaults for it"
+    if trained_for is not None and task.name not in trained_for:
+        return "it was not trained for it"
     return None
 
 
@@ -57,6 +64,7 @@ def check_against(
     capabilities: Collection[str],
     contract: ActionContract | None,
     multiple: int,
+    trained_for: Collection[str] | None = None,
 ) -> None:
     """Refuse what this checkpoint cannot do, or takes to mean something else.
 
@@ -65,9 +73,10 @@ def check_against(
         capabilities: what the checkpoint has, words of Capability.
         contract: what its actions mean; None for released checkpoints.
         multiple: pixels that height and width must be a multiple of (the codec's patch).
+        trained_for: names of tasks; None where a checkpoint does not say.
 
     Raises:
-        TaskError: a capability is missing.
+        TaskError: a capability is missing, or the checkpoint was not trained for the task.
         ContractError: request and contract disagree; with both values.
         RequestError: a size that the codec cannot hold.
     """
@@ -77,6 +86,11 @@ def check_against(
         raise TaskError(
             f"Task {task.name!r} needs {' and '.join(missing)}, the checkpoint has "
             f"{', '.join(sorted(capabilities)) or 'none of it'}. Use {' or '.join(able) or 'another checkpoint'}."
+        )
+    if trained_for is not None and task.name not in trained_for:
+        raise TaskError(
+            f"The checkpoint was trained for {', '.join(trained_for)}, not for {task.name!r}. Ask for one of these, or "
+            "load another checkpoint."
         )
     for name, side in zip(("height", "width"), request.size or (), strict=False):
         if side % multiple:
