@@ -8,6 +8,8 @@ from makers.released_folder import write_released
 
 from orrery.errors import CheckpointError
 from orrery.model.config import TINY
+from orrery.model.vision import vision_encoder
+from orrery.model.vision_config import TINY_QWEN_VISION
 from orrery.runtime.load import load
 from orrery.runtime.save import save, save_released
 
@@ -87,3 +89,48 @@ def test_a_configuration_of_another_version_is_refused(tmp_path):
         load(tmp_path / "own")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load(tmp_path / "own", verify=False)
+
+
+@pytest.mark.oracle
+def test_a_whole_released_folder_serves_as_generator_and_as_reasoner(tmp_path):
+    """transformer/, vision_encoder/ and the root index over both, read in the three ways that users read them."""
+    vision = TINY_QWEN_VISION
+    text = {
+        "hidden_size": TINY.width,
+        "num_hidden_layers": TINY.layers,
+        "num_attention_heads": TINY.heads,
+        "num_key_value_heads": TINY.kv_heads,
+        "head_dim": TINY.head_width,
+        "intermediate_size": TINY.ffn_width,
+        "vocab_size": TINY.vocab,
+        "rope_parameters": {"mrope_section": list(TINY.rope_axes), "rope_theta": 5e6},
+    }
+    eyes = {
+        "hidden_size": vision.width,
+        "depth": vision.depth,
+        "num_heads": vision.heads,
+        "intermediate_size": vision.mlp_width,
+        "out_hidden_size": vision.out_width,
+        "num_position_embeddings": vision.position_grid**2,
+        "deepstack_visual_indexes": list(vision.taps),
+    }
+    write_released(tmp_path / "released", TINY)
+    root = {"model_type": "cosmos3_omni", "text_config": text, "vision_config": eyes}
+    (tmp_path / "released" / "config.json").write_text(json.dumps(root))
+    generator = replace(load(tmp_path / "released"), eyes=vision_encoder(vision))
+    save_released(generator, tmp_path / "whole", max_shard_bytes=150_000)
+
+    whole = load(tmp_path / "whole")
+    assert whole.capabilities == {"write", "see", "vision", "sound", "action"}
+    assert same(whole.mot, generator.mot)
+    assert same(whole.eyes, generator.eyes)
+    half = load(tmp_path / "whole", parts="reasoner")
+    (tmp_path / "whole" / "model_index.json").unlink()
+    reasoner = load(tmp_path / "whole")
+    assert reasoner.origin.layout == "reasoner"
+    for model in (half, reasoner):
+        assert model.capabilities == {"write", "see"}
+        assert same(model.eyes, generator.eyes)
+        assert not model.mot.config.generates
+        expected = generator.mot.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in model.mot.state_dict().items())
