@@ -54,7 +54,7 @@ def tiny_model() -> Model:
     for module in (mot, eyes):
         for parameter in module.parameters():
             if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.1)
+                torch.nn.init.normal_(parameter, std=0.05)
     return Model(
         mot=mot.eval(),
         text=train_tokenizer(["push the red block to the left", "what is on the table?"], 300),
