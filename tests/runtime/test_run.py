@@ -390,3 +390,15 @@ def test_what_a_checkpoint_was_not_trained_for_is_refused(tmp_path):
         run(model, Request(task="text_to_video", prompt="a", size=(HEIGHT, WIDTH), frames=5, steps=1))
     tasks = report(str(tmp_path / "own")).to_json()["tasks"]
     assert [name for name, obstacle in tasks.items() if obstacle is None] == ["text_to_image", "policy"]
+
+
+def test_the_record_says_how_pictures_were_fitted():
+    wide = np.repeat(PICTURE, 2, axis=1)
+    view = made(task="image_to_video", prompt="a", vision=wide, frames=5, size=(HEIGHT, WIDTH), steps=1).manifest[
+        "view"
+    ]
+    assert view["source"] == [HEIGHT, 2 * WIDTH]
+    assert view["size"] == [HEIGHT, WIDTH]
+    assert "cut at the centre" in view["how"]
+    same = made(task="image_to_video", prompt="a", vision=PICTURE, frames=5, size=(HEIGHT, WIDTH), steps=1)
+    assert same.manifest["view"]["how"] == "as given"

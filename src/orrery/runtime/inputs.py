@@ -40,6 +40,8 @@ class Inputs:
 class View:
     """How pictures are fitted. `height` and `width` are of the canvas that the prompt speaks of."""
 
+    source: tuple[int, int] | None
+    """Height and width of the pictures; None where the request has none."""
     height: int
     width: int
     canvas: ActionCanvas | None = None
@@ -50,6 +52,18 @@ class View:
         if self.canvas is not None:
             return onto_canvas(frames, self.canvas)
         return cover(frames, (self.height, self.width))
+
+    def to_json(self) -> dict[str, Any]:
+        """How pictures were fitted, for the record: what was done to them is nowhere else to be seen."""
+        if self.source in (None, (self.height, self.width)):
+            how = "as given"
+        elif self.canvas is None:
+            how = "scaled to cover the size, cut at the centre"
+        else:
+            how = f"scaled down to the content, {self.canvas.pad}-padded right and below; the padding is not shown"
+        content = None if self.canvas is None else [self.canvas.content_height, self.canvas.content_width]
+        source = None if self.source is None else list(self.source)
+        return {"source": source, "size": [self.height, self.width], "content": content, "how": how}
 
     def latent_size(self, spatial: int) -> tuple[int, int]:
         """Height and width of the latents that are kept: padding of an action canvas is encoded, then left out."""
@@ -107,13 +121,13 @@ def fit(inputs: Inputs, settings: Settings, *, multiple: int) -> View:
     if settings.tier is not None:
         assert source is not None, "action tasks always show a picture"
         canvas = action_canvas(source, settings.tier)
-        return View(height=canvas.height, width=canvas.width, canvas=canvas)
+        return View(source=source, height=canvas.height, width=canvas.width, canvas=canvas)
     height, width = settings.size or source or (0, 0)
     if height % multiple or width % multiple or not height:
         raise RequestError(
             f"Height and width must be multiples of {multiple}, got {height} x {width}. Give such a size."
         )
-    return View(height=height, width=width)
+    return View(source=source, height=height, width=width)
 
 
 def read_looks(vision: Picture | list[Picture], hashes: dict[str, str]) -> list[tuple[Pixels, float | None]]:

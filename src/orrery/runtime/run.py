@@ -169,6 +169,7 @@ def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
         "settings": plan.settings.to_json(),
         "seed": plan.settings.seed,
         "inputs": dict(plan.hashes),
+        "view": None if plan.prepared is None else plan.prepared.view.to_json(),
         "checkpoint": {"name": origin.path.name, "layout": origin.layout, "files": dict(origin.weights)},
         "contract": None if plan.contract is None else plan.contract.to_json(),
         "weights": trained,
