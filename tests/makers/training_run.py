@@ -1,6 +1,7 @@
 """A tiny training run on random windows; as a script, one that goes on until it is told to stop."""
 
 import sys
+import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from orrery.model.config import TINY
 from orrery.model.mot import MoT
 from orrery.tasks.task import Task
 from orrery.training.batch import Window
-from orrery.training.loop import Report, train
+from orrery.training.loop import Report, StepReport, train
 from orrery.training.optim import LearningRate, OptimiserSettings
 from orrery.training.recipe import Recipe, Share
 from orrery.training.start import start_weights
@@ -87,6 +88,10 @@ def run(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     endless = replace(RECIPE, steps=1000, schedule=LearningRate(), cooldown=0.0)
-    print(
-        train(start(endless), RandomWindows(7), endless, out=Path(sys.argv[1]), report=lambda _: print(flush=True)).step
-    )
+
+    def tell(_: StepReport) -> None:
+        # Whoever waits for a line gets time to act on it before many more steps are done.
+        print(flush=True)
+        time.sleep(0.2)
+
+    print(train(start(endless), RandomWindows(7), endless, out=Path(sys.argv[1]), report=tell).step)
