@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orrery.data.order import Mixture, Order, Place, mix, part_of, split_episodes
+from orrery.data.order import Order, Place, mix, part_of, split_episodes
 from orrery.errors import DatasetError, SettingsError
 
 
@@ -67,41 +67,6 @@ def test_a_place_of_another_order_is_refused():
     for bad in ({"seed": 1, "size": 0}, {"seed": -1, "size": 1}):
         with pytest.raises(SettingsError):
             Order(**bad)
-
-
-def mixture() -> Mixture:
-    orders = tuple(Order(seed=s, size=n) for s, n in ((1, 5), (2, 100), (3, 7)))
-    return Mixture(seed=9, weights=(1.0, 3.0, 0.0), orders=orders)
-
-
-def test_a_mixture_keeps_its_weights_and_each_source_its_order():
-    drawn, place = mixture().take(mixture().start(), 800)
-    shares = Counter(source for source, _ in drawn)
-    assert shares[2] == 0
-    assert shares[1] / 800 == pytest.approx(0.75, abs=0.05)
-    for source in (0, 1):
-        indices = [i for s, i in drawn if s == source]
-        assert indices == mixture().orders[source].take(Place(), len(indices))[0]
-    assert place.step == 800
-    assert [mixture().source(n) for n in range(50)] == [s for s, _ in drawn[:50]]
-
-
-@pytest.mark.parametrize("cut", [0, 1, 33, 99])
-def test_a_saved_mixture_goes_on_exactly(cut: int):
-    whole, _ = mixture().take(mixture().start(), 100)
-    first, place = mixture().take(mixture().start(), cut)
-    restored = mixture().from_json(json.loads(json.dumps(mixture().to_json(place))))
-    assert first + mixture().take(restored, 100 - cut)[0] == whole
-
-
-def test_other_mixtures_and_bad_weights_are_refused():
-    saved = mixture().to_json(mixture().start())
-    other = Mixture(seed=9, weights=(1.0, 2.0, 0.0), orders=mixture().orders)
-    with pytest.raises(SettingsError, match="weights"):
-        other.from_json(saved)
-    for weights in ((1.0,), (0.0, 0.0, 0.0), (-1.0, 2.0, 0.0), (float("nan"), 1.0, 1.0)):
-        with pytest.raises(SettingsError):
-            Mixture(seed=9, weights=weights, orders=mixture().orders)
 
 
 def test_parts_are_disjoint_stable_and_as_large_as_asked():

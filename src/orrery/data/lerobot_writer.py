@@ -28,8 +28,6 @@ COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 KEYFRAME_EVERY = 2
 VIDEO_QUALITY = 18
 
-Stats = dict[str, dict[str, Any]]
-
 
 class Writer:
     """A dataset being recorded. Use it as a context manager; leaving it writes the statistics over all episodes.

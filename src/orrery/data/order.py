@@ -7,7 +7,6 @@ no library's random stream is used, so an order does not change with a library's
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal
 
 from orrery.errors import DatasetError, SettingsError
@@ -99,67 +98,6 @@ class Order:
         place = Place(epoch=count_of(saved, "epoch"), position=count_of(saved, "position"))
         self.sample(place)
         return place
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixturePlace:
-    """How far a mixture has been followed: `step` draws, and the place in each source's own order."""
-
-    step: int
-    sources: tuple[Place, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mixture:
-    """Draws from several orders, source i with probability weights[i] / sum(weights), decided by the step alone.
-
-    Every rank that knows the seed and the step knows the source without asking the others.
-    """
-
-    seed: int
-    weights: tuple[float, ...]
-    orders: tuple[Order, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.weights) != len(self.orders) or not self.orders:
-            raise SettingsError(f"A mixture of {len(self.orders)} orders needs as many weights, got {self.weights}.")
-        if not all(0 <= w < float("inf") for w in self.weights) or not sum(self.weights) > 0:
-            raise SettingsError(f"The weights of a mixture must be 0 or more and not all 0, got {self.weights}.")
-
-    def start(self) -> MixturePlace:
-        return MixturePlace(step=0, sources=tuple(Place() for _ in self.orders))
-
-    def source(self, step: int) -> int:
-        """Which order is drawn from at `step`."""
-        share = mix(mix(self.seed) + step) / WORD * sum(self.weights)
-        last = max(i for i, w in enumerate(self.weights) if w > 0)
-        return next((i for i, end in enumerate(accumulate(self.weights)) if share < end), last)
-
-    def take(self, place: MixturePlace, count: int) -> tuple[list[tuple[int, int]], MixturePlace]:
-        """The next `count` draws as (source, index in it), and the place after them."""
-        drawn, places = [], list(place.sources)
-        for step in range(place.step, place.step + count):
-            i = self.source(step)
-            drawn.append((i, self.orders[i].sample(places[i])))
-            places[i] = self.orders[i].after(places[i])
-        return drawn, MixturePlace(step=place.step + count, sources=tuple(places))
-
-    def to_json(self, place: MixturePlace) -> dict[str, Any]:
-        """What to save: seed, weights, step, and the saved form of every source's place."""
-        sources = [order.to_json(p) for order, p in zip(self.orders, place.sources, strict=True)]
-        return {"seed": self.seed, "weights": list(self.weights), "step": place.step, "sources": sources}
-
-    def from_json(self, saved: Mapping[str, Any]) -> MixturePlace:
-        """The saved place; SettingsError when it was saved with another seed, other weights or other sources."""
-        sources = saved.get("sources")
-        same = saved.get("seed") == self.seed and saved.get("weights") == list(self.weights)
-        if not same or not isinstance(sources, list) or len(sources) != len(self.orders):
-            raise SettingsError(
-                f"The mixture was saved with seed {saved.get('seed')} and weights {saved.get('weights')}; now it is "
-                f"seed {self.seed} and {list(self.weights)}. Use the same mixture, or start the order anew."
-            )
-        places = tuple(order.from_json(s) for order, s in zip(self.orders, sources, strict=True))
-        return MixturePlace(step=count_of(saved, "step"), sources=places)
 
 
 def count_of(saved: Mapping[str, Any], key: str) -> int:

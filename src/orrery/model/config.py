@@ -1,10 +1,11 @@
 """The shapes of the released families, and of ours, as rows of data."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from orrery.errors import CheckpointError
 from orrery.packing.positions import Clock
+from orrery.weights.documents import exact_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +62,8 @@ class MoTConfig:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "MoTConfig":
         """Inverse of `to_json`; a missing or unknown key is an error."""
-        names = {f.name for f in fields(cls)}
-        if set(document) != names:
-            missing, unknown = sorted(names - set(document)), sorted(set(document) - names)
-            raise CheckpointError(f"Model configuration: missing keys {missing}, unknown keys {unknown}.")
-        values = dict(document)
-        values["clock"] = Clock(**values["clock"])
+        values = exact_fields(cls, document, "Model configuration")
+        values["clock"] = Clock(**exact_fields(Clock, values["clock"], "Clock of the model configuration"))
         values["rope_axes"] = tuple(values["rope_axes"])
         return cls(**values)
 

@@ -1,10 +1,11 @@
 """The shapes of the vision encoders through which the model sees pictures when it reasons, as rows of data."""
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from orrery.errors import CheckpointError
+from orrery.weights.documents import exact_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,8 @@ class VisionEncoderConfig:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "VisionEncoderConfig":
         """Inverse of `to_json`; a missing or unknown key is an error."""
-        names = {field.name for field in fields(cls)}
-        if set(document) != names:
-            missing, unknown = sorted(names - set(document)), sorted(set(document) - names)
-            raise CheckpointError(f"Vision encoder configuration: missing keys {missing}, unknown keys {unknown}.")
-        return cls(**{**document, "taps": tuple(document["taps"])})
+        values = exact_fields(cls, document, "Vision encoder configuration")
+        return cls(**{**values, "taps": tuple(values["taps"])})
 
 
 NANO_VISION = VisionEncoderConfig(

@@ -28,11 +28,6 @@ def latent_frames(frames: int) -> int:
     return 1 + (frames - 1) // TEMPORAL
 
 
-def pixel_frames(latent_frame: int) -> range:
-    """The pixel frames that latent frame `latent_frame` holds."""
-    return range(1) if latent_frame == 0 else range(TEMPORAL * latent_frame - 3, TEMPORAL * latent_frame + 1)
-
-
 def two_nearest(frames: int) -> str:
     """The sentence that names the next smaller and larger number of frames that can be made."""
     below = max(1, (frames - 1) // TEMPORAL * TEMPORAL + 1)

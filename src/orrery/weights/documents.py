@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ def load_json_object(data: bytes, source: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise CheckpointError(f"{source} holds a JSON {type(document).__name__}, not an object. Fetch the file again.")
     return document
+
+
+def exact_fields(kind: type[Any], document: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The values of a document that holds every field of a dataclass and nothing else.
+
+    Args:
+        what: how errors call the document, such as "Model configuration".
+
+    Raises:
+        CheckpointError: missing or unknown keys, by name.
+    """
+    names = {field.name for field in fields(kind)}
+    if set(document) != names:
+        missing, unknown = sorted(names - set(document)), sorted(set(document) - names)
+        raise CheckpointError(f"{what}: missing keys {missing}, unknown keys {unknown}.")
+    return dict(document)
 
 
 def listed(names: Iterable[str], limit: int = 8) -> str:
