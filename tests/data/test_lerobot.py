@@ -332,7 +332,8 @@ def test_the_layout_on_disk(recorded: Path):
     assert files == {
         "README.md", "meta/info.json", "meta/stats.json", "meta/tasks.parquet",
         *(f"{folder}/chunk-000/file-00{n}.{suffix}" for n in range(3) for folder, suffix in
-          (("data", "parquet"), ("meta/episodes", "parquet"), (f"videos/{TOP}", "mp4"), (f"videos/{SIDE}", "mp4"))),
+          (("data", "parquet"), ("meta/episodes", "parquet"), (f"videos/{TOP}", "mp4"), (f"videos/{SIDE}", "mp4"),
+           ("extras/shades", "parquet"))),
     }  # fmt: skip
     data = pq.ParquetFile(recorded / "data/chunk-000/file-001.parquet")
     assert data.num_row_groups == 1

@@ -1,13 +1,14 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from makers.small_media import moving_block, tone
 from PIL import Image
 
 from orrery.data.media import Sound, probe_video, read_image, read_sound, read_video
-from orrery.data.write_media import encode_video, write_png, write_video, write_wav
+from orrery.data.write_media import encode_video, write_flac, write_png, write_video, write_wav
 from orrery.errors import MediaError
 
 MARK = {"synthetic": "true", "digital-source-type": "trainedAlgorithmicMedia", "note": "é 日本"}
@@ -132,4 +133,49 @@ def test_sounds_that_cannot_be_written_are_refused(tmp_path: Path):
         )
     with pytest.raises(MediaError, match="quality 52"):
         write_video(tmp_path / "a.mp4", moving_block(2, 32, 48), 10, quality=52)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rate", "channels", "count"), [(48_000, 2, 20_001), (16_000, 1, 5), (96_000, 1, 4_608)])
+def test_flac_comes_back_within_half_a_step_of_16_bits(tmp_path: Path, rate: int, channels: int, count: int):
+    samples = np.random.default_rng(0).uniform(-1, 1 - 2**-15, (count, channels)).astype(np.float32)
+    samples[:2] = [[-1.0], [2**-16]][: len(samples)]
+    write_flac(tmp_path / "a.flac", Sound(samples=samples, rate=rate))
+    for trusted in (True, False):
+        back = read_sound(tmp_path / "a.flac", trusted=trusted)
+        assert back.rate == rate
+        assert back.samples.shape == samples.shape
+        assert np.abs(back.samples - samples).max() <= 2**-16
+    write_flac(tmp_path / "b.flac", back)
+    np.testing.assert_array_equal(read_sound(tmp_path / "b.flac").samples, back.samples)
+
+
+def test_the_loudest_sample_of_a_flac_is_one_step_below_one(tmp_path: Path):
+    write_flac(tmp_path / "a.flac", Sound(samples=np.ones((9, 1), np.float32), rate=8_000))
+    np.testing.assert_array_equal(read_sound(tmp_path / "a.flac").samples, np.float32(1 - 2**-15))
+
+
+def test_flac_is_the_same_bytes_each_time_and_carries_the_mark(tmp_path: Path):
+    for name in ("a", "b"):
+        write_flac(tmp_path / f"{name}.flac", tone(30_000, 48_000, 2), metadata=MARK)
+    assert (tmp_path / "a.flac").read_bytes() == (tmp_path / "b.flac").read_bytes()
+    with av.open(str(tmp_path / "a.flac")) as opened:
+        assert MARK.items() <= opened.metadata.items()
+        assert opened.streams.audio[0].codec_context.format.name == "s16"
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "reason"),
+    [
+        (np.full((4, 1), 1.0001, np.float32), 48_000, r"reaches 1\.0001, outside \[-1, 1\]"),
+        (np.full((4, 1), -1.5, np.float32), 48_000, r"reaches 1\.5"),
+        (np.full((4, 1), np.nan, np.float32), 48_000, "NaN"),
+        (np.zeros((0, 1), np.float32), 48_000, "0 samples"),
+        (np.zeros((4, 3), np.float32), 48_000, "3 channels"),
+        (np.zeros((4, 1), np.float32), 70_001, "70001 Hz"),
+    ],
+)
+def test_a_flac_that_cannot_be_is_refused_and_nothing_is_left(tmp_path: Path, samples, rate: int, reason: str):
+    with pytest.raises(MediaError, match=reason):
+        write_flac(tmp_path / "a.flac", Sound(samples=samples, rate=rate))
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,8 @@
 """The `orrery` command. It picks the subcommand and turns a caller's mistake into one line and an exit code.
 
 A subcommand is a frozen dataclass with `__call__`, in a module of its own that imports torch only when it is called.
-Exit codes: 0 done, 1 a fault of ours (with its traceback), 2 a mistake of the caller's, 130 interrupted.
+Exit codes: 0 done, 1 a fault of ours (with its traceback) or an error that `data check` found in a dataset, 2 a mistake
+of the caller's, 130 interrupted.
 """
 
 import importlib.metadata
@@ -10,11 +11,12 @@ from collections.abc import Callable
 
 import tyro
 
+from orrery.cli.data import data
 from orrery.cli.inspect import Inspect
 from orrery.cli.run import Run
 from orrery.errors import OrreryError
 
-COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {"run": Run, "inspect": Inspect}
+COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {"run": Run, "inspect": Inspect, "data": data}
 
 
 def main() -> None:

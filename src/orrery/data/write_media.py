@@ -1,7 +1,7 @@
 """Write videos, pictures and sounds: always whole or not at all, and the same bytes for the same input on one machine.
 
 The mark that content is synthetic is an entry of `metadata` that the caller passes; it is stored where other programs
-find it again: as MP4 keys, PNG text, and JSON in a WAV comment.
+find it again: as MP4 keys, PNG text, FLAC tags, and JSON in a WAV comment.
 """
 
 import json
@@ -177,6 +177,38 @@ def write_wav(path: str | os.PathLike[str], sound: Sound, *, metadata: Mapping[s
     chunks += chunk(b"data", sound.samples.astype("<f4").tobytes())
     with replacing(Path(path)) as aside:
         aside.write_bytes(chunk(b"RIFF", b"WAVE" + chunks))
+
+
+def write_flac(path: str | os.PathLike[str], sound: Sound, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a FLAC of 16 bits a sample, with `metadata` as its tags.
+
+    A sample comes back as the nearest multiple of 2^-15, which is within half a step; +1.0 has none above
+    1 - 2^-15 and comes back as that.
+
+    Raises:
+        MediaError: no samples, more than 2 channels, a rate out of range, NaN, infinity, or a sample outside [-1, 1].
+    """
+    path = Path(path)
+    check_sound(path, sound, channels=2)
+    if sound.rate > 65_535 and sound.rate % 10:
+        raise MediaError(f"{path}: FLAC cannot state a rate of {sound.rate} Hz. Resample to a multiple of 10 Hz.")
+    if (peak := float(np.abs(sound.samples).max())) > 1:
+        raise MediaError(f"{path}: the sound reaches {peak:.6g}, outside [-1, 1]. Scale it down; nothing was written.")
+    layout = "mono" if sound.samples.shape[1] == 1 else "stereo"
+    numbers = np.minimum(np.rint(sound.samples.astype(np.float64) * 2**15), 2**15 - 1).astype(np.int16)
+    with replacing(path) as aside, av.open(str(aside), "w", format="flac") as out:
+        out.metadata.update(metadata or {})
+        track = out.add_stream("flac", rate=sound.rate, layout=layout)
+        track.codec_context.format, track.codec_context.thread_count = "s16", 1
+        track.codec_context.open()
+        size = track.codec_context.frame_size
+        for start in range(0, len(numbers), size):
+            # Packed samples: the channels of one moment lie side by side.
+            packed = np.ascontiguousarray(numbers[start : start + size]).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = sound.rate, start, Fraction(1, sound.rate)
+            out.mux(track.encode(frame))
+        out.mux(track.encode(None))
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
