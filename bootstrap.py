@@ -35,8 +35,8 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 UV = "uv==0.13.9"
 TORCH = "torch==2.13.0"
 
-DEVELOPER = ["cosmos", "test"]
-JOBS: dict[str, list[str]] = {"demo": [], "test": DEVELOPER, "lint": DEVELOPER, "run": DEVELOPER}
+DEVELOPER = ["cosmos", "test", "worlds"]
+JOBS: dict[str, list[str]] = {"demo": ["worlds"], "test": DEVELOPER, "lint": DEVELOPER, "run": DEVELOPER}
 """Job -> the extras of pyproject.toml it needs."""
 
 LINT = [
