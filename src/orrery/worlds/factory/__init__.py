@@ -1,0 +1,1 @@
+"""FactoryCell: a manufacturing cell with exact truth, simulated by MuJoCo."""
