@@ -1,0 +1,174 @@
+"""Who acts: the expert, a ladder of degraded experts, and play. Rows, each turned into a policy on the true state."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from orrery.errors import TaskError
+from orrery.tasks.checks import nearest, shown
+from orrery.worlds.factory.cell import ACTION_LIMITS, Action, Cell
+from orrery.worlds.factory.experts import REST_M, advise
+from orrery.worlds.factory.goals import Goal, Lift, Press, Put, Stack, containers, met
+from orrery.worlds.factory.scene import WORKSPACE
+from orrery.worlds.factory.tasks import Job
+
+Policy = Callable[[Cell], Action]
+"""The action in the present state. A policy has memory of its own: use one for one episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """One row. Everything but `plan` degrades an expert."""
+
+    name: str
+    plan: Literal["expert", "play", "goals"] = "expert"
+    noise: float = 0.0
+    """Standard deviation of noise added to each motion, in units of ACTION_LIMITS."""
+    slip_m: float = 0.0
+    """How far beside the hole it inserts, in a random direction."""
+    late_steps: int = 0
+    """The gripper does what it was told so many steps ago."""
+    wrong_part: bool = False
+    """Pursues the goals with another part, or the other button."""
+
+
+BEHAVIOURS = {
+    row.name: row
+    for row in (
+        Behaviour(name="expert"),
+        Behaviour(name="noise_0.25", noise=0.25),
+        Behaviour(name="noise_0.5", noise=0.5),
+        Behaviour(name="noise_1", noise=1.0),
+        Behaviour(name="noise_2", noise=2.0),
+        Behaviour(name="noise_4", noise=4.0),
+        Behaviour(name="biased", slip_m=0.004),
+        Behaviour(name="late_gripper", late_steps=8),
+        Behaviour(name="wrong_part", wrong_part=True),
+        Behaviour(name="play", plan="play"),
+        Behaviour(name="goals", plan="goals"),
+    )
+}
+LADDER = ("expert", "noise_0.25", "noise_0.5", "noise_1", "noise_2", "noise_4")
+"""Ever noisier; success falls along it (`benchmarks/experts.py`)."""
+
+
+def behaviour(name: str) -> Behaviour:
+    """The row called `name`; TaskError with the nearest name otherwise."""
+    if name not in BEHAVIOURS:
+        raise TaskError(f"There is no behaviour {shown(name)}. {nearest(name, BEHAVIOURS)}")
+    return BEHAVIOURS[name]
+
+
+def policy(row: Behaviour, job: Job, rng: np.random.Generator) -> Policy:
+    """Someone who acts as the row says. Depends on the job and the generator alone."""
+    if row.plan == "play":
+        return _play(rng)
+    if row.plan == "goals":
+        return _random_goals(job, rng)
+    goals = _astray(job, rng) if row.wrong_part else job.goals
+    turn = rng.uniform(0, 2 * np.pi)
+    slip_m = (row.slip_m * float(np.cos(turn)), row.slip_m * float(np.sin(turn)))
+    told: list[float] = []
+
+    def act(cell: Cell) -> Action:
+        action = advise(cell, goals, slip_m=slip_m).action.astype(np.float64)
+        if row.noise:
+            action[:4] += rng.normal(0, row.noise, 4) * ACTION_LIMITS
+            action[:4] = np.clip(action[:4], np.negative(ACTION_LIMITS), ACTION_LIMITS)
+        told.append(float(action[4]))
+        if row.late_steps:
+            action[4] = told[max(0, len(told) - 1 - row.late_steps)]
+        return action
+
+    return act
+
+
+def _play(rng: np.random.Generator) -> Policy:
+    """Smooth wandering that comes back from the edges, low over the bench half of the time; the gripper at whim."""
+    speed, gripper = np.zeros(4), 1.0
+    middle = np.array([0.0, 0.0, rng.choice([0.05, 0.12]), 0.0])
+    reach = np.array([WORKSPACE["x"][1], WORKSPACE["y"][1], 0.12, 1.5])
+
+    def act(cell: Cell) -> Action:
+        nonlocal speed, gripper
+        away = (middle - cell.memory.setpoint) / reach
+        speed = 0.85 * speed + rng.normal(0, 0.3, 4) + 0.12 * away
+        if rng.random() < 0.08:
+            gripper = 1.0 - gripper
+        return np.array([*(np.clip(speed, -1, 1) * ACTION_LIMITS), gripper])
+
+    return act
+
+
+def _random_goals(job: Job, rng: np.random.Generator) -> Policy:
+    """An expert who pursues one thing after another that nobody asked for."""
+    wanted: list[Goal] = []
+    since = 0
+
+    def act(cell: Cell) -> Action:
+        nonlocal since
+        since += 1
+        if not wanted or met(cell, wanted[0]) or since > 60:
+            wanted[:] = [_any_goal(cell, rng)]
+            since = 0
+        return advise(cell, wanted).action.astype(np.float64)
+
+    return act
+
+
+def _any_goal(cell: Cell, rng: np.random.Generator) -> Goal:
+    parts = len(cell.layout.parts)
+    one, other = (int(index) for index in rng.permutation(parts)[:2]) if parts > 1 else (0, 0)
+    choices: list[Goal] = [Lift(part=one), Press(button="start"), Press(button="stop")]
+    choices += [Put(part=one, into=name) for name in containers(cell)]
+    if parts > 1:
+        choices += [Stack(part=one, base=other)]
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _astray(job: Job, rng: np.random.Generator) -> tuple[Goal, ...]:
+    """The job's goals with other parts in the place of those that are wanted, where there are others."""
+    wanted = {goal.part for goal in job.goals if not isinstance(goal, Press)}
+    bases = {goal.base for goal in job.goals if isinstance(goal, Stack)}
+    others = [index for index in range(len(job.layout.parts)) if index not in wanted | bases]
+    changed: list[Goal] = []
+    for goal in job.goals:
+        if isinstance(goal, Press):
+            changed.append(Press(button="stop" if goal.button == "start" else "start"))
+        elif isinstance(goal, Put) and job.task == "belt_sort":
+            changed.append(replace(goal, into="bin_left" if goal.into == "bin_right" else "bin_right"))
+        elif others:
+            changed.append(replace(goal, part=others[int(rng.integers(len(others)))]))
+        else:
+            changed.append(goal)
+    return tuple(changed)
+
+
+def chunk(kind: str, cell: Cell, goals: Sequence[Goal], steps: int, rng: np.random.Generator) -> Policy:
+    """A way to go on from a saved state, for branches: as the expert; a straight line; open and back up; or play.
+
+    Raises:
+        TaskError: no such way.
+    """
+    if kind == "expert":
+        return lambda now: advise(now, goals).action.astype(np.float64)
+    if kind == "play":
+        return _play(rng)
+    if kind == "straight":
+        motion = np.array([*rng.uniform(-0.8, 0.8, 3), 0.0]) * ACTION_LIMITS
+        gripper = float(rng.random() < 0.5)
+        return lambda now: np.array([*motion, gripper])
+    if kind == "let_go":
+
+        def act(now: Cell) -> Action:
+            up: Float[np.ndarray, 5] = np.array([0.0, 0.0, 0.015 if now.memory.setpoint[2] < REST_M else 0.0, 0.0, 1.0])
+            return up
+
+        return act
+    raise TaskError(f"There is no branch {shown(kind)}. {nearest(kind, BRANCHES)}")
+
+
+BRANCHES = ("expert", "play", "straight", "let_go")
