@@ -13,10 +13,16 @@ import tyro
 
 from orrery.cli.data import data
 from orrery.cli.inspect import Inspect
+from orrery.cli.record import Record
 from orrery.cli.run import Run
 from orrery.errors import OrreryError
 
-COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {"run": Run, "inspect": Inspect, "data": data}
+COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
+    "run": Run,
+    "inspect": Inspect,
+    "record": Record,
+    "data": data,
+}
 
 
 def main() -> None:

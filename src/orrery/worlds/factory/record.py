@@ -1,0 +1,352 @@
+"""Record a plan as LeRobot v3.0 datasets, on any number of processes or machines, with the same bytes for any number.
+
+Workers play, film and encode episodes into folders of their own (`stage`); one writer adopts them in order. Whoever
+kills it loses the episodes that were being made; the same command goes on.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from orrery.data.lerobot_writer import Layout, Writer, stage_episode, write_table
+from orrery.data.media import Sound
+from orrery.data.write_media import write_flac
+from orrery.errors import DatasetError
+from orrery.weights.atomic import write_atomic
+from orrery.worlds.factory.behaviours import BEHAVIOURS, chunk, policy
+from orrery.worlds.factory.cell import ACTION_COLUMNS, CONTROL_HZ, STATE_COLUMNS, STEP_S, Cell, Report
+from orrery.worlds.factory.hearing import history
+from orrery.worlds.factory.plan import SIDE_STEPS, EpisodeSpec, Plan, Split, episodes
+from orrery.worlds.factory.render import Renderer
+from orrery.worlds.factory.rollout import Attempt, film, roll
+from orrery.worlds.factory.sound import RATE_HZ, Sounding, Strike, labels, synthesise
+from orrery.worlds.factory.tasks import TASKS, draw_job
+
+EMBODIMENT = "factory_gantry"
+SIDE_STEPS_LONG = 32
+"""Steps of a sibling."""
+IN_FLIGHT = 3
+"""Episodes per worker that may be staged ahead of the one that is adopted next."""
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Take:
+    """An attempt as recorded, with its sound and what is said of it."""
+
+    spec: EpisodeSpec
+    attempt: Attempt
+    instruction: str
+    fork_step: int | None
+    begin_s: float
+    """Time of the cell at the first frame."""
+    heard: Sequence[Sounding]
+    """All that sounds in it, also what had begun before."""
+    cell: Cell
+
+
+def layout_of(plan: Plan) -> Layout:
+    """What all episodes of a plan have in common."""
+    return Layout(
+        fps=CONTROL_HZ,
+        columns={"observation.state": STATE_COLUMNS, "action": ACTION_COLUMNS, "expert.action": ACTION_COLUMNS},
+        cameras={f"observation.images.{name}": (plan.height, plan.width) for name in plan.cameras},
+    )
+
+
+def play(spec: EpisodeSpec, plan: Plan, split: Split) -> Take:
+    """Simulate one episode. Each use of chance has a stream of its own, made from the episode's seed."""
+
+    def stream(purpose: int) -> np.random.Generator:
+        return np.random.default_rng([spec.seed, purpose])
+
+    rng = stream(0)
+    clearance_m = float(rng.choice(plan.clearances_m))
+    job = draw_job(
+        spec.task,
+        rng,
+        pairs="held_out" if split.unseen else "train",
+        clearance_m=clearance_m,
+        random_look=split.random_look,
+    )
+    row = TASKS[spec.task]
+    spoken = row.held_out_phrasings if split.unseen else row.phrasings
+    offset = len(row.phrasings) if split.unseen else 0
+    instruction = job.instruction(offset + int(stream(2).integers(len(spoken))))
+    cell = Cell(job.layout, job.parameters)
+    start = cell.snapshot()
+    attempt = roll(cell, job, policy(BEHAVIOURS[spec.behaviour], job, stream(1)))
+    before: list[Report] = []
+    fork_step = None
+    if spec.branch is not None:
+        # Not at the very beginning, where there is little to do, nor where nothing is left.
+        fork_step = int(stream(3).integers(len(attempt.moments) // 5, max(4 * len(attempt.moments) // 5, 1)))
+        before = list(attempt.reports[:fork_step])
+        cell.restore(attempt.moments[fork_step].state)
+        actor = chunk(spec.branch, cell, job.goals, SIDE_STEPS_LONG, stream(4 + SIDE_STEPS.index(spec.branch)))
+        attempt = roll(cell, job, actor, steps=SIDE_STEPS_LONG, to_the_end=True)
+    cell.restore(start)
+    heard = history(cell, [*before, *attempt.reports])
+    return Take(
+        spec=spec,
+        attempt=attempt,
+        instruction=instruction,
+        fork_step=fork_step,
+        begin_s=(fork_step or 0) * STEP_S,
+        heard=heard,
+        cell=cell,
+    )
+
+
+def stage(spec: EpisodeSpec, plan: Plan, split: Split, folder: Path) -> Path:
+    """Play, film and describe one episode into a folder that a writer can adopt. Runs in any process."""
+    take = play(spec, plan, split)
+    moments = take.attempt.moments
+    renderer, states = Renderer(take.cell.model), [moment.state for moment in moments]
+    columns = {
+        "observation.state": np.stack([moment.proprioception for moment in moments]),
+        "action": np.stack([moment.action for moment in moments]),
+        "expert.action": np.stack([moment.expert for moment in moments]),
+    }
+    frames = {
+        f"observation.images.{name}": film(take.cell, states, name, plan.height, plan.width, renderer)
+        for name in plan.cameras
+    }
+    sound = Sound(samples=synthesise(take.heard, take.begin_s, take.begin_s + len(moments) * STEP_S), rate=RATE_HZ)
+    about = about_of(take, split)
+    extras: dict[str, Callable[[Path], object]] = {
+        "about.json": lambda path: path.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n"),
+        "sound.flac": lambda path: write_flac(path, sound),
+        "events.parquet": lambda path: write_table(path, events_table(take)),
+        "phases.parquet": lambda path: write_table(path, phases_table(take)),
+        "objects.parquet": lambda path: write_table(path, objects_table(take)),
+    }
+    stage_episode(folder, layout=layout_of(plan), task=take.instruction, columns=columns, frames=frames, extras=extras)
+    return folder
+
+
+def about_of(take: Take, split: Split) -> dict[str, Any]:
+    """What an episode is, as JSON."""
+    attempt, spec = take.attempt, take.spec
+    return {
+        "split": split.name,
+        "seed": spec.seed,
+        "task": spec.task,
+        "behaviour": spec.branch or spec.behaviour,
+        "group": spec.seed,
+        "fork_step": take.fork_step,
+        "instruction": take.instruction,
+        "success": attempt.success,
+        "failure": attempt.failure,
+        "parameters": asdict(attempt.job.parameters),
+        "layout": asdict(attempt.job.layout),
+        "goals": [{"want": type(goal).__name__.lower(), **asdict(goal)} for goal in attempt.job.goals],
+    }
+
+
+def events_table(take: Take) -> pa.Table:
+    """What happened and what was heard, with its cause, by time from the first frame."""
+    end_s = take.begin_s + len(take.attempt.moments) * STEP_S
+    impulses = {
+        (entry.time_s, tuple(body.name for body in entry.bodies)): entry.impulse_Ns
+        for entry in take.heard
+        if isinstance(entry, Strike)
+    }
+    rows = [
+        {
+            "time_s": event.time_s - take.begin_s,
+            "stop_s": event.time_s - take.begin_s,
+            "kind": event.kind,
+            "subjects": [event.subject],
+            "materials": [],
+            "cause": f"{event.subject} {event.kind}",
+            "impulse_Ns": None,
+        }
+        for event in take.attempt.events
+    ]
+    rows += [
+        {
+            "time_s": label.time_s - take.begin_s,
+            "stop_s": min(label.stop_s, end_s) - take.begin_s,
+            "kind": label.kind,
+            "subjects": list(label.subjects),
+            "materials": list(label.materials),
+            "cause": label.cause,
+            "impulse_Ns": impulses.get((label.time_s, label.subjects)),
+        }
+        for label in labels(take.heard)
+        if label.stop_s > take.begin_s and label.time_s < end_s
+    ]
+    texts = pa.list_(pa.string())
+    schema = pa.schema(
+        [
+            ("time_s", pa.float64()),
+            ("stop_s", pa.float64()),
+            ("kind", pa.string()),
+            ("subjects", texts),
+            ("materials", texts),
+            ("cause", pa.string()),
+            ("impulse_Ns", pa.float64()),
+        ]
+    )
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: (row["time_s"], row["kind"], row["cause"])), schema=schema)
+
+
+def phases_table(take: Take) -> pa.Table:
+    """What the expert would do at each frame, and why the task is not done there."""
+    moments = take.attempt.moments
+    return pa.table(
+        {
+            "frame_index": pa.array(range(len(moments)), pa.int64()),
+            "phase": [moment.phase for moment in moments],
+            "subject": [moment.subject for moment in moments],
+            "failure": [moment.failure for moment in moments],
+        }
+    )
+
+
+def objects_table(take: Take) -> pa.Table:
+    """Where every part is at each frame."""
+    moments = take.attempt.moments
+    parts = len(take.attempt.job.layout.parts)
+    poses = np.stack([moment.parts for moment in moments]).reshape(-1, 7).astype(np.float32)
+    held = [moment.state.memory.held == index for moment in moments for index in range(parts)]
+    columns = {
+        "frame_index": pa.array(np.repeat(np.arange(len(moments)), parts), pa.int64()),
+        "part": pa.array(np.tile(np.arange(parts), len(moments)), pa.int64()),
+    }
+    for number, name in enumerate(("x_m", "y_m", "z_m", "qw", "qx", "qy", "qz")):
+        columns[name] = pa.array(poses[:, number])
+    return pa.table({**columns, "held": pa.array(held, pa.bool_())})
+
+
+def record(
+    plan: Plan, out: Path, *, workers: int = 1, ray: str | None = None, tell: Tell = lambda done, total: None
+) -> dict[str, Any]:
+    """Make all datasets of a plan below `out`, one folder a split, or go on where an earlier call was killed.
+
+    Args:
+        workers: processes that make episodes, on this machine; with `ray`, tasks in flight at once.
+        ray: None for processes; "local" for a Ray of this machine alone, bound to its loopback; or a cluster's
+            address. Every machine must see `out` under the same path.
+        tell: called with how many episodes are adopted, and how many there are.
+
+    Returns:
+        A summary, also written to `out`/record.json: episodes, frames, successes and a hash for each split.
+
+    Raises:
+        DatasetError: `out` holds something else, or a recording of another plan.
+    """
+    stamp = out / "plan.json"
+    mine = {"plan": plan.name, "sha256": plan.sha256}
+    if stamp.is_file() and json.loads(stamp.read_text()) != mine:
+        raise DatasetError(f"{out} holds a recording of another plan, or of another version of it. Give a new folder.")
+    if not stamp.is_file() and out.exists() and any(out.iterdir()):
+        raise DatasetError(f"{out} is not empty and no recording. Give a new folder.")
+    write_atomic(stamp, json.dumps(mine).encode())
+    total = sum(len(episodes(split)) for split in plan.splits)
+    done, summary = 0, {}
+    make = staged_by_ray if ray is not None else staged_by_processes
+    for split in plan.splits:
+        specs, folder = episodes(split), out / split.name
+        layout = layout_of(plan)
+        writer = Writer(
+            folder, fps=layout.fps, robot_type=EMBODIMENT, columns=layout.columns, cameras=layout.cameras, resume=True
+        )
+        staging = out / ".staging" / split.name
+        for number in range(len(writer)):
+            shutil.rmtree(staging / f"{number:06d}", ignore_errors=True)
+        done += len(writer)
+        tell(done, total)
+        jobs = [(spec, plan, split, staging / f"{number:06d}") for number, spec in enumerate(specs)][len(writer) :]
+        with writer:
+            for path in make(jobs, workers, ray):
+                writer.adopt(path)
+                done += 1
+                tell(done, total)
+        summary[split.name] = summary_of(folder, len(specs))
+    shutil.rmtree(out / ".staging", ignore_errors=True)
+    write_atomic(out / "record.json", (json.dumps({**mine, "splits": summary}, indent=1) + "\n").encode())
+    return {**mine, "splits": summary}
+
+
+StageJob = tuple[EpisodeSpec, Plan, Split, Path]
+
+
+def staged_by_processes(jobs: Sequence[StageJob], workers: int, _: str | None) -> Iterator[Path]:
+    """The folders of `jobs` in their order, made by so many processes. Folders that are whole already are kept."""
+    if workers <= 1:
+        for job in jobs:
+            yield job[3] if job[3].exists() else stage(*job)
+        return
+    # Not fork: threads of the encoder and of arrays may be running.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting: dict[int, Future[Path]] = {}
+        submitted = 0
+        for number, job in enumerate(jobs):
+            while submitted < min(len(jobs), number + IN_FLIGHT * workers):
+                if not jobs[submitted][3].exists():
+                    waiting[submitted] = pool.submit(stage, *jobs[submitted])
+                submitted += 1
+            if number in waiting:
+                waiting.pop(number).result()
+            yield job[3]
+
+
+def staged_by_ray(jobs: Sequence[StageJob], workers: int, address: str | None) -> Iterator[Path]:
+    """As `staged_by_processes`, by a Ray cluster."""
+    try:
+        import ray
+    except ImportError:
+        raise DatasetError("Ray is not installed. Install the extra: pip install 'orrery[ray]'.") from None
+    if address == "local":
+        # Whoever reaches a Ray can run code in it: nothing but this machine may reach this one.
+        ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+    else:
+        ray.init(address=address, log_to_driver=False)
+    try:
+        remote = ray.remote(num_cpus=1)(stage)
+        waiting: dict[int, Any] = {}
+        submitted = 0
+        for number, job in enumerate(jobs):
+            while submitted < min(len(jobs), number + IN_FLIGHT * workers):
+                if not jobs[submitted][3].exists():
+                    waiting[submitted] = remote.remote(*jobs[submitted])
+                submitted += 1
+            if number in waiting:
+                ray.get(waiting.pop(number))
+            yield job[3]
+    finally:
+        ray.shutdown()
+
+
+def summary_of(folder: Path, count: int) -> dict[str, Any]:
+    """How much a finished dataset holds, and the hash of all its files."""
+    found = [json.loads(path.read_text()) for path in sorted((folder / "extras" / "about").rglob("*.json"))]
+    assert len(found) == count
+    info = json.loads((folder / "meta" / "info.json").read_text())
+    return {
+        "episodes": count,
+        "frames": info["total_frames"],
+        "successes": sum(about["success"] for about in found),
+        "sha256": folder_hash(folder),
+    }
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files below a folder."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
