@@ -166,7 +166,24 @@ def test_a_folder_of_something_else_or_of_another_plan_is_refused(recorded, tmp_
         record(plan, tmp_path)
 
 
-def test_a_local_ray_of_two_workers_writes_the_same_bytes(recorded, tmp_path):
+def open_ports() -> set[str]:
+    """Addresses, in hexadecimal, of this machine's sockets that listen beyond its loopback."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            address, state = line.split()[1], line.split()[3]
+            # 0A listens; 0100007F is 127.0.0.1, alone or in an IPv6 address.
+            if state == "0A" and "0100007F:" not in address:
+                found.add(address)
+    return found
+
+
+def test_a_local_ray_of_two_workers_writes_the_same_bytes_and_listens_to_nobody_else(recorded, tmp_path):
     pytest.importorskip("ray")
     _, summary, _ = recorded
-    assert record(planned(tmp_path), tmp_path / "out", workers=2, ray="local")["splits"] == summary["splits"]
+    before, seen = open_ports(), set()
+    made = record(
+        planned(tmp_path), tmp_path / "out", workers=2, ray="local", tell=lambda done, total: seen.update(open_ports())
+    )
+    assert made["splits"] == summary["splits"]
+    assert seen == before

@@ -7,6 +7,7 @@ kills it loses the episodes that were being made; the same command goes on.
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -304,13 +305,16 @@ def staged_by_processes(jobs: Sequence[StageJob], workers: int, _: str | None) -
 
 def staged_by_ray(jobs: Sequence[StageJob], workers: int, address: str | None) -> Iterator[Path]:
     """As `staged_by_processes`, by a Ray cluster."""
+    if address == "local":
+        # Whoever reaches a Ray can run code in it. Ray 2.60 takes an address of the loopback for the outer one, and
+        # binds to the loopback alone where it believes itself on a system without clusters; read when it is imported.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:
         raise DatasetError("Ray is not installed. Install the extra: pip install 'orrery[ray]'.") from None
     if address == "local":
-        # Whoever reaches a Ray can run code in it: nothing but this machine may reach this one.
-        ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     else:
         ray.init(address=address, log_to_driver=False)
     try:
