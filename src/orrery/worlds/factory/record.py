@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -37,6 +38,7 @@ SIDE_STEPS_LONG = 32
 """Steps of a sibling."""
 IN_FLIGHT = 3
 """Episodes per worker that may be staged ahead of the one that is adopted next."""
+LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 Tell = Callable[[int, int], None]
 
 
@@ -308,7 +310,9 @@ def staged_by_ray(jobs: Sequence[StageJob], workers: int, address: str | None) -
     if address == "local":
         # Whoever reaches a Ray can run code in it. Ray 2.60 takes an address of the loopback for the outer one, and
         # binds to the loopback alone where it believes itself on a system without clusters; read when it is imported.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        if "ray" in sys.modules and os.environ.get(LOOPBACK_ALONE) != "0":
+            raise DatasetError(f"Ray was imported before. Set {LOOPBACK_ALONE}=0 for the whole program.")
+        os.environ[LOOPBACK_ALONE] = "0"
     try:
         import ray
     except ImportError:
