@@ -1,4 +1,4 @@
-"""`orrery data check` from the command line: what it prints, and its exit codes."""
+"""`orrery data` from the command line: what it prints and writes, and its exit codes."""
 
 import json
 import shutil
@@ -21,8 +21,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    monkeypatch.setattr("sys.argv", ["orrery", "data", "check", *map(str, arguments)])
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path, command: str = "check") -> int:
+    monkeypatch.setattr("sys.argv", ["orrery", "data", command, *map(str, arguments)])
     try:
         command_line.main()
     except SystemExit as left:
@@ -67,4 +67,30 @@ def test_data_without_a_word_lists_its_commands(monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         command_line.main()
     assert left.value.code == 0
-    assert "check" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "check" in out
+    assert "show" in out
+
+
+def test_show_writes_the_page_of_an_episode(monkeypatch, capsys, recorded, tmp_path):
+    page = tmp_path / "page.html"
+    assert call(monkeypatch, recorded, "--episode", "1", "--out", page, command="show") == 0
+    assert capsys.readouterr().out == f"Wrote {page} (0.0 MB).\n"
+    assert "<h1>Episode 1 " in page.read_text()
+
+
+def test_show_names_the_page_by_the_episode(monkeypatch, recorded, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, recorded, "--episode", "0", command="show") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["episode-0.html"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--episode", "2"], "no episode 2"), (["--episode", "-1"], "no episode -1"), ([], "--episode")],
+)
+def test_show_refuses_an_episode_that_is_not_there(monkeypatch, capsys, recorded, tmp_path, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, recorded, *arguments, command="show") == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,8 @@
-"""`orrery data`: look at recorded datasets. The checks are in `data.check`."""
+"""`orrery data`: look at recorded datasets. The checks are in `data.check`, the page in `evaluation.episode_page`."""
 
 import json as json_format
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Union
 
 import tyro
@@ -30,11 +31,33 @@ class Check:
             raise SystemExit(1)
 
 
-# A choice of one is none to tyro, which would then leave the word `check` out; the second, hidden one keeps it.
-Command = Union[Annotated[Check, tyro.conf.subcommand("check")], Annotated[None, tyro.conf.Suppress]]  # noqa: UP007
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Make one HTML page about one episode: videos, a timeline, and what was recorded beside them."""
+
+    dataset: tyro.conf.Positional[Path]
+    """The folder that holds meta/."""
+    episode: int
+    """Which one, counted from 0."""
+    out: Path | None = None
+    """HTML file to write; episode-K.html in this folder if left out."""
+
+    def __call__(self) -> None:
+        from orrery.data.lerobot import open_dataset
+        from orrery.evaluation.episode_page import write_episode_page
+
+        out = self.out or Path(f"episode-{self.episode}.html")
+        dataset = open_dataset(self.dataset, cameras="available")
+        with progress("Encoding") as tell:
+            write_episode_page(out, dataset, self.episode, tell=tell)
+        print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
 
 
-def data(command: tyro.conf.OmitSubcommandPrefixes[Command]) -> Check:
+Command = Union[  # noqa: UP007 - tyro reads it
+    Annotated[Check, tyro.conf.subcommand("check")], Annotated[Show, tyro.conf.subcommand("show")]
+]
+
+
+def data(command: tyro.conf.OmitSubcommandPrefixes[Command]) -> Check | Show:
     """Look at recorded datasets."""
-    assert command is not None
     return command
