@@ -15,6 +15,7 @@ from orrery.evaluation.metrics import (
     pixel_error,
     pooled,
     r_squared,
+    wilson_interval,
 )
 
 
@@ -109,3 +110,11 @@ def test_a_bootstrap_of_nothing_is_refused(change):
     settings = {"windows": [1.0], "resamples": 10, "level": 0.9} | change
     with pytest.raises(SettingsError):
         bootstrap_interval(settings.pop("windows"), max, seed=0, **settings)
+
+
+def test_wilsons_interval_covers_the_truth_nineteen_times_in_twenty():
+    rng = np.random.default_rng(6)
+    low_high = np.array([wilson_interval(int(right), 80) for right in rng.binomial(80, 0.3, 2000)])
+    assert ((low_high[:, 0] < 0.3) & (low_high[:, 1] > 0.3)).mean() == pytest.approx(0.95, abs=0.02)
+    # Brown, Cai, DasGupta 2001: 0 of 10 has an upper end of about 0.278.
+    assert wilson_interval(0, 10)[1] == pytest.approx(0.2775, abs=1e-3)

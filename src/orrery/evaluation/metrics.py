@@ -18,6 +18,9 @@ MOVING_THRESHOLD = 24
 """A pixel moves when one of its colours, 0 to 255, differs from the first frame by more than this. Compression noise of
 the recordings here stays below it."""
 
+Z_95 = 1.959964
+"""Of the normal distribution, for intervals of 95 %."""
+
 Window = TypeVar("Window")
 
 
@@ -115,3 +118,13 @@ def bootstrap_interval(
     values = [statistic([windows[index] for index in row]) for row in drawn]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(right: int, of: int) -> tuple[float, float]:
+    """The interval of 95 % of a share. Source: Wilson 1927, Journal of the American Statistical Association 22."""
+    if of < 1:
+        raise SettingsError(f"There is no share of {of} cases.")
+    share = right / of
+    middle = (share + Z_95**2 / (2 * of)) / (1 + Z_95**2 / of)
+    half = Z_95 * (share * (1 - share) / of + Z_95**2 / (4 * of**2)) ** 0.5 / (1 + Z_95**2 / of)
+    return max(0.0, middle - half), min(1.0, middle + half)
