@@ -49,7 +49,7 @@ THINNED_S = (0.05, 0.15, 0.4, 1.0)
 HIGHEST_HZ = 18_000
 RING_PA = 9.0
 """Pressure at 1 m of one mode of a 1 kg body, struck with 1 Ns where it moves most."""
-SCRAPE_PA = 1.0
+SCRAPE_PA = 0.08
 """RMS at 1 m of steel on steel per N m/s."""
 BEEP_PA = 3.0
 BEEP_EDGE_S = 0.005
@@ -124,16 +124,16 @@ class MotorKind:
 
 MOTORS = {
     "servo": MotorKind(
-        full_speed=0.5, tone_Hz=900.0, tone_Pa=0.8, noise_Pa=0.15, noise_bands=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+        full_speed=0.5, tone_Hz=900.0, tone_Pa=0.4, noise_Pa=0.05, noise_bands=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
     ),
     "turn": MotorKind(
-        full_speed=3.0, tone_Hz=620.0, tone_Pa=0.6, noise_Pa=0.15, noise_bands=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+        full_speed=3.0, tone_Hz=620.0, tone_Pa=0.3, noise_Pa=0.05, noise_bands=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
     ),
     "belt": MotorKind(
-        full_speed=0.1, tone_Hz=85.0, tone_Pa=0.5, noise_Pa=0.6, noise_bands=(1.0, 0.5, 0.1, 0.0, 0.0, 0.0)
+        full_speed=0.1, tone_Hz=85.0, tone_Pa=0.3, noise_Pa=0.3, noise_bands=(1.0, 0.5, 0.1, 0.0, 0.0, 0.0)
     ),
     "hiss": MotorKind(
-        full_speed=0.1, tone_Hz=0.0, tone_Pa=0.0, noise_Pa=1.5, noise_bands=(0.0, 0.0, 0.1, 0.5, 1.0, 0.7)
+        full_speed=0.1, tone_Hz=0.0, tone_Pa=0.0, noise_Pa=0.7, noise_bands=(0.0, 0.0, 0.1, 0.5, 1.0, 0.7)
     ),
 }
 """Metres or radians a second. `hiss` is the valve of a pneumatic gripper, by the speed of its fingers."""
