@@ -1,6 +1,6 @@
 """Train a small world model on one recorded episode, ask it everything, and write a page with what came out.
 
-python examples/one_episode/demo.py                      # records a toy episode first
+python examples/one_episode/demo.py                      # records an episode of the factory cell first
 python examples/one_episode/demo.py LEROBOT_FOLDER --out OUT --minutes 8
 """
 
@@ -28,9 +28,9 @@ from orrery.errors import OrreryError
 from orrery.evaluation.page import Page, Section, Strip, write_page
 from orrery.runtime.model import Model
 from orrery.weights.atomic import write_atomic
-from orrery.worlds.block import record_episode
+from orrery.worlds.factory.record import record_episode
 
-TOY_FRAMES = 360
+CELL_FRAMES, CELL_PIXELS = 360, 64
 SHOWN_S = 6.0
 
 
@@ -39,11 +39,11 @@ class Demo:
     """Train on one episode, evaluate, and write page.html and results.json."""
 
     folder: Annotated[Path | None, tyro.conf.Positional] = None
-    """LeRobot v3 folder; without one, a toy episode is recorded."""
+    """LeRobot v3 folder; without one, an episode of the factory cell is recorded."""
     out: Path = Path("out/one_episode")
     """Where everything is written."""
     minutes: float | None = None
-    """Training time: 8, or 2.5 on the toy episode."""
+    """Training time: 8, or 2.5 on the episode of the cell."""
     episode: int = 0
     """Which episode of the folder."""
     checkpoint: Path | None = None
@@ -55,7 +55,7 @@ class Demo:
     def __call__(self) -> None:
         began = time.monotonic()
         torch.set_num_threads(self.threads)
-        folder = self.folder or toy_episode(self.out / f"episode-{self.seed}", self.seed)
+        folder = self.folder or cell_episode(self.out / f"episode-{self.seed}", self.seed)
         minutes = self.minutes or (2.5 if self.folder is None else 8.0)
         print(f"Reading {folder}", flush=True)
         recording = read_recording(folder, self.episode)
@@ -91,11 +91,11 @@ class Demo:
         print(f"Open {self.out / 'page.html'}; numbers are in {self.out / 'results.json'}.")
 
 
-def toy_episode(folder: Path, seed: int) -> Path:
-    """Record a moving block, unless this seed's is there already."""
+def cell_episode(folder: Path, seed: int) -> Path:
+    """Record the factory cell, unless this seed's is there already."""
     if not (folder / "meta" / "stats.json").is_file():
-        print(f"Recording a toy episode into {folder}", flush=True)
-        record_episode(folder, seed, frames=TOY_FRAMES, sound=True)
+        print(f"Recording an episode of the factory cell into {folder}", flush=True)
+        record_episode(folder, seed, frames=CELL_FRAMES, size=CELL_PIXELS)
     return folder
 
 
@@ -105,7 +105,7 @@ def page_of(folder: Path, recording: Recording, comparisons: dict[str, Section],
     strip = Strip(
         caption=f"The first {count / recording.fps:g} s as the model sees them."
         + (
-            " Turn on the sound to hear when gripper and block touch; the model does not hear it."
+            " Turn on the sound to hear drives, belt and contacts; the model does not hear it."
             if recording.sound
             else ""
         ),

@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from orrery.data.lerobot import Dataset, Episode, open_dataset
+from orrery.data.lerobot import Dataset, Episode, extra_path, open_dataset
 from orrery.data.media import Sound, read_sound
 from orrery.data.resize import cover
 from orrery.errors import DatasetError
 from orrery.tasks.contract import ActionContract, Camera
-from orrery.tasks.embodiment import embodiment
+from orrery.tasks.embodiment import EMBODIMENTS, embodiment
 from orrery.tasks.normaliser import Normaliser
 from orrery.tasks.rotation import DROID_TO_OPENCV, framewise_deltas, matrix_from_euler_xyz, poses
 from orrery.tokenizers.codecs import VisionCodec
 from orrery.tokenizers.text import TextTokenizer
 from orrery.training import sources
 from orrery.training.sources import EpisodeSource
-from orrery.worlds import block
 
 CHUNK = 16
 HELD_OUT = 0.1
@@ -102,7 +101,7 @@ def read_recording(folder: Path, index: int = 0) -> Recording:
     actions, contract = actions_of(dataset, episode, view, remarks)
     if not episode.task:
         remarks.append("The episode has no task text; the prompt is empty.")
-    sound = folder / "sound.wav"
+    sound = extra_path(folder, "sound", "flac", index)
     return Recording(
         frames=frames,
         actions=actions,
@@ -133,9 +132,10 @@ def frame_size(height: int, width: int) -> tuple[int, int]:
 def actions_of(
     dataset: Dataset, episode: Episode, view: Camera, remarks: list[str]
 ) -> tuple[np.ndarray, ActionContract]:
-    """Actions (N - 1, A) and their contract: DROID end-effector deltas, else the `action` column."""
-    if dataset.robot_type == block.EMBODIMENT:
-        return episode.columns["action"][:-1].astype(np.float32), block.contract(view.height, CHUNK)
+    """Actions (N - 1, A) and their contract: of a robot that has a row; DROID deltas; else the `action` column."""
+    row = EMBODIMENTS.get(dataset.robot_type or "")
+    if row is not None and row.action_names:
+        return episode.columns["action"][:-1].astype(np.float32), row.contract(chunk=CHUNK, cameras=(view,))
     if {POSE, GRIPPER} <= set(episode.columns):
         remarks.append(f"Actions are motions of the gripper from one frame to the next, from {POSE} and {GRIPPER}.")
         contract = embodiment("droid_lerobot").contract(chunk=CHUNK, cameras=(view,))

@@ -12,9 +12,10 @@ import torch
 
 import orrery
 from orrery.errors import DatasetError
+from orrery.tasks.embodiment import embodiment
 from orrery.tasks.rotation import follow_deltas, poses
 from orrery.tasks.task import task_named
-from orrery.worlds.block import record_episode, roll
+from orrery.worlds.factory.record import record_episode
 
 ROOT = Path(__file__).parent.parent.parent
 DROID = ROOT.parent / "shared" / "data" / "real" / "droid"
@@ -32,8 +33,8 @@ def example():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("recorded") / "block"
-    record_episode(path, seed=0, frames=80, size=32, sound=True)
+    path = tmp_path_factory.mktemp("recorded") / "cell"
+    record_episode(path, seed=0, frames=80, size=32)
     return path
 
 
@@ -44,14 +45,13 @@ def droid():
     return DROID
 
 
-def test_actions_and_frames_of_the_toy_episode_are_those_of_the_world(example, folder):
+def test_actions_sound_and_contract_of_the_cell_are_those_that_were_recorded(example, folder):
     recording = example.episode.read_recording(folder)
-    states, actions = roll(0, 80)
+    recorded = example.episode.open_dataset(folder).episode(0).columns["action"]
     assert recording.frames.shape == (80, 32, 32, 3)
-    np.testing.assert_array_equal(recording.actions, actions[:79])
-    assert recording.contract.embodiment == "moving_block"
-    assert states[0].colour in recording.prompt
-    assert len(recording.sound_of(30).samples) == 30 * 3200
+    np.testing.assert_array_equal(recording.actions, recorded[:79])
+    assert recording.contract == embodiment("factory_gantry").contract(cameras=recording.contract.cameras)
+    assert len(recording.sound_of(30).samples) == 30 * 2400
 
 
 def test_no_training_window_sees_a_held_out_frame_and_the_other_way_round(example, folder):
@@ -112,7 +112,7 @@ def test_a_short_run_writes_the_page_and_its_numbers_come_again_from_the_checkpo
     exact = first["comparisons"]["reconstruction"]["measures"][0]
     assert exact["value"] == "infinite"
     model = orrery.load(out / "checkpoint")
-    assert list(model.contracts) == ["moving_block"]
+    assert list(model.contracts) == ["factory_gantry"]
     assert model.origin.trained
 
     again = tmp_path / "again"
@@ -144,7 +144,7 @@ def test_an_unknown_robot_is_taken_by_its_action_column_and_that_is_said(example
     remarks = []
     view = example.episode.Camera(name="top", height=32, width=32)
     actions, contract = example.episode.actions_of(other, dataset.episode(0), view, remarks)
-    assert contract.action_names == ("dx_m", "dy_m", "gripper")
+    assert contract.action_names == ("dx_m", "dy_m", "dz_m", "dyaw_rad", "gripper")
     assert contract.embodiment == "custom"
     assert "does not say what its actions mean" in remarks[0]
     assert np.quantile(contract.encode(actions), 0.99, axis=0) == pytest.approx(1, abs=1e-4)

@@ -37,8 +37,9 @@ PUBLISHED_DOMAINS = {
 
 
 def test_domains_are_the_published_ones():
-    own = {"droid_joints", "umi_left", "custom"}
+    own = {"droid_joints", "umi_left", "factory_gantry", "custom"}
     assert {name: row.domain_id for name, row in EMBODIMENTS.items() if name not in own} == PUBLISHED_DOMAINS
+    assert embodiment("factory_gantry").domain_id not in {*PUBLISHED_DOMAINS.values(), embodiment("custom").domain_id}
 
 
 @pytest.mark.parametrize("row", EMBODIMENTS.values(), ids=EMBODIMENTS)

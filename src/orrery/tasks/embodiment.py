@@ -375,6 +375,23 @@ EMBODIMENTS = {
         Embodiment(name="drawanything", domain_id=21, width=3, frame="pixels"),
         Embodiment(name="behavior1k_lerobot", domain_id=22, width=23, frame="joints"),
         replace(DUAL_ARM, name="maniparena", domain_id=23),
+        # The simulated cell of worlds.factory; a domain that has no released meaning. Ranges are the limits of a step.
+        Embodiment(
+            name="factory_gantry",
+            domain_id=24,
+            width=5,
+            action_names=("dx", "dy", "dz", "dyaw", "gripper"),
+            units=("m", "m", "m", "rad", "1"),
+            viewpoint="third_person_view",
+            fps=20,
+            chunk=16,
+            frame="world",
+            gripper_index=4,
+            statistics=Normaliser(
+                kind="minmax", lo=(-0.03, -0.03, -0.03, -0.15, 0.0), hi=(0.03, 0.03, 0.03, 0.15, 1.0)
+            ),
+            normalised=True,
+        ),
         # Everything about it comes from the contract inside the checkpoint; domain 31 has no released meaning.
         Embodiment(name="custom", domain_id=31),
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from orrery.errors import SettingsError, TaskError
-from orrery.worlds.factory.cell import ACTION_LIMITS, CONTROL_HZ, Cell
+from orrery.tasks.embodiment import embodiment
+from orrery.worlds.factory.cell import ACTION_LIMITS, ACTION_NAMES, ACTION_UNITS, CONTROL_HZ, EMBODIMENT, Cell
 from orrery.worlds.factory.layout import CellParameters, Layout, Panel, Placed
 from orrery.worlds.factory.parts import HELD_OUT, Part
 from orrery.worlds.factory.scene import HOME, WORKSPACE
@@ -180,6 +181,14 @@ def test_a_snapshot_of_another_cell_is_refused():
     one, other = Cell(one_cube(), CellParameters()), Cell(Layout(parts=(), panel=PANEL), CellParameters())
     with pytest.raises(TaskError, match="does not fit"):
         other.restore(one.snapshot())
+
+
+def test_the_contract_of_the_gantry_is_that_of_the_cell():
+    row = embodiment("factory_gantry")
+    assert (row.action_names, row.units, row.fps) == (ACTION_NAMES, ACTION_UNITS, CONTROL_HZ)
+    assert row.statistics.hi == (*ACTION_LIMITS, 1.0)
+    assert row.statistics.lo == (*(-limit for limit in ACTION_LIMITS), 0.0)
+    assert row.name == EMBODIMENT
 
 
 def test_held_out_pairs_leave_every_finish_and_kind_to_training():

@@ -106,15 +106,17 @@ def _play(rng: np.random.Generator) -> Policy:
 def _random_goals(job: Job, rng: np.random.Generator) -> Policy:
     """An expert who pursues one thing after another that nobody asked for."""
     wanted: list[Goal] = []
-    since = 0
+    since = idle = 0
 
     def act(cell: Cell) -> Action:
-        nonlocal since
+        nonlocal since, idle
         since += 1
-        if not wanted or met(cell, wanted[0]) or since > 60:
+        if not wanted or met(cell, wanted[0]) or since > 60 or idle > 3:
             wanted[:] = [_any_goal(cell, rng)]
-            since = 0
-        return advise(cell, wanted).action.astype(np.float64)
+            since = idle = 0
+        advice = advise(cell, wanted)
+        idle = idle + 1 if advice.phase == "wait" else 0
+        return advice.action.astype(np.float64)
 
     return act
 

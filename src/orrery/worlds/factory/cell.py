@@ -15,6 +15,8 @@ from orrery.worlds.factory.contacts import ContactTracker, Impact, Rubbing, Trac
 from orrery.worlds.factory.layout import Button, CellParameters, Layout
 from orrery.worlds.factory.scene import AXES, FINGER_STROKE_M, HOME, LAMP_ON, WORKSPACE, build
 
+EMBODIMENT = "factory_gantry"
+"""Row of `tasks.embodiment` that says what actions mean."""
 CONTROL_HZ = 20
 STEP_S = 1 / CONTROL_HZ
 ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")

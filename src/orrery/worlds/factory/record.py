@@ -12,28 +12,31 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from orrery.data.lerobot_writer import Layout, Writer, stage_episode, write_table
 from orrery.data.media import Sound
-from orrery.data.write_media import write_flac
-from orrery.errors import DatasetError
+from orrery.data.write_media import write_flac, write_video
+from orrery.errors import DatasetError, SettingsError
 from orrery.weights.atomic import write_atomic
 from orrery.worlds.factory.behaviours import BEHAVIOURS, chunk, policy
-from orrery.worlds.factory.cell import ACTION_COLUMNS, CONTROL_HZ, STATE_COLUMNS, STEP_S, Cell, Report
+from orrery.worlds.factory.captions import LEVELS, caption
+from orrery.worlds.factory.cell import ACTION_COLUMNS, CONTROL_HZ, EMBODIMENT, STATE_COLUMNS, STEP_S, Cell, Report
 from orrery.worlds.factory.hearing import history
 from orrery.worlds.factory.plan import SIDE_STEPS, EpisodeSpec, Plan, Split, episodes
+from orrery.worlds.factory.questions.edits import Clip, clip_sound, film_clip, make_clip
+from orrery.worlds.factory.questions.question import Question, ask
 from orrery.worlds.factory.render import Renderer
 from orrery.worlds.factory.rollout import Attempt, film, roll
 from orrery.worlds.factory.sound import RATE_HZ, Sounding, Strike, labels, synthesise
 from orrery.worlds.factory.tasks import TASKS, draw_job
 
-EMBODIMENT = "factory_gantry"
+COLUMNS = {"observation.state": STATE_COLUMNS, "action": ACTION_COLUMNS, "expert.action": ACTION_COLUMNS}
 SIDE_STEPS_LONG = 32
 """Steps of a sibling."""
 IN_FLIGHT = 3
@@ -56,12 +59,17 @@ class Take:
     """All that sounds in it, also what had begun before."""
     cell: Cell
 
+    @property
+    def branch(self) -> tuple[int, ...]:
+        """What tells the streams of chance of siblings apart."""
+        return () if self.spec.branch is None else (SIDE_STEPS.index(self.spec.branch),)
+
 
 def layout_of(plan: Plan) -> Layout:
     """What all episodes of a plan have in common."""
     return Layout(
         fps=CONTROL_HZ,
-        columns={"observation.state": STATE_COLUMNS, "action": ACTION_COLUMNS, "expert.action": ACTION_COLUMNS},
+        columns=COLUMNS,
         cameras={f"observation.images.{name}": (plan.height, plan.width) for name in plan.cameras},
     )
 
@@ -113,35 +121,87 @@ def play(spec: EpisodeSpec, plan: Plan, split: Split) -> Take:
 def stage(spec: EpisodeSpec, plan: Plan, split: Split, folder: Path) -> Path:
     """Play, film and describe one episode into a folder that a writer can adopt. Runs in any process."""
     take = play(spec, plan, split)
-    moments = take.attempt.moments
+    stage_episode(
+        folder,
+        layout=layout_of(plan),
+        **contents(take, plan.cameras, (plan.height, plan.width), split.name, unseen=split.unseen),
+    )
+    return folder
+
+
+def contents(take: Take, cameras: Sequence[str], size: tuple[int, int], split: str, *, unseen: bool) -> dict[str, Any]:
+    """What `stage_episode` and `Writer.add` write of an episode; pictures are made as they are asked for.
+
+    Args:
+        split: the name that is written down.
+        unseen: captions and questions use the phrasings that are held out.
+    """
+    moments, attempt = take.attempt.moments, take.attempt
+    words: Literal["train", "test"] = "test" if unseen else "train"
     renderer, states = Renderer(take.cell.model), [moment.state for moment in moments]
-    columns = {
-        "observation.state": np.stack([moment.proprioception for moment in moments]),
-        "action": np.stack([moment.action for moment in moments]),
-        "expert.action": np.stack([moment.expert for moment in moments]),
-    }
-    frames = {
-        f"observation.images.{name}": film(take.cell, states, name, plan.height, plan.width, renderer)
-        for name in plan.cameras
-    }
+    chance = [np.random.default_rng([take.spec.seed, 10 + purpose, *take.branch]) for purpose in range(3)]
+    captions = [caption(attempt, chance[0], level=level, split=words) for level in LEVELS]
+    clip = make_clip(take.cell, attempt, chance[1], renderer=renderer)
+    height, width = size
+    questions = ask(
+        take.cell, attempt, chance[2], split=words, height=height, width=width, clip=clip, renderer=renderer
+    )
     sound = Sound(samples=synthesise(take.heard, take.begin_s, take.begin_s + len(moments) * STEP_S), rate=RATE_HZ)
-    about = about_of(take, split)
+    about = {**about_of(take, split), "captions": captions, "clip": None if clip is None else about_clip(clip)}
     extras: dict[str, Callable[[Path], object]] = {
         "about.json": lambda path: path.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n"),
         "sound.flac": lambda path: write_flac(path, sound),
         "events.parquet": lambda path: write_table(path, events_table(take)),
         "phases.parquet": lambda path: write_table(path, phases_table(take)),
         "objects.parquet": lambda path: write_table(path, objects_table(take)),
+        "questions.parquet": lambda path: write_table(path, questions_table(questions)),
     }
-    stage_episode(folder, layout=layout_of(plan), task=take.instruction, columns=columns, frames=frames, extras=extras)
-    return folder
+    if clip is not None:
+        pictures = np.stack(list(film_clip(take.cell, clip, "front", height, width, renderer)))
+        clip_heard = Sound(samples=clip_sound(clip), rate=RATE_HZ)
+        extras["clip.mp4"] = lambda path: write_video(path, pictures, CONTROL_HZ, sound=clip_heard)
+    return {
+        "task": take.instruction,
+        "columns": {
+            "observation.state": np.stack([moment.proprioception for moment in moments]),
+            "action": np.stack([moment.action for moment in moments]),
+            "expert.action": np.stack([moment.expert for moment in moments]),
+        },
+        "frames": {f"observation.images.{name}": film(take.cell, states, name, *size, renderer) for name in cameras},
+        "extras": extras,
+    }
 
 
-def about_of(take: Take, split: Split) -> dict[str, Any]:
+def record_episode(folder: Path, seed: int, *, frames: int, size: int) -> None:
+    """One long episode of handling parts for no purpose, seen from the front, as a dataset in a new or empty folder.
+
+    Raises:
+        DatasetError: something is in the folder.
+        SettingsError: fewer than 2 frames, or a size that video cannot hold.
+    """
+    if frames < 2 or size < 16 or size % 2:
+        raise SettingsError(f"An episode needs 2 frames and an even size of 16 or more, got {frames} and {size}.")
+    spec = EpisodeSpec(seed=seed, task="kit_fill", behaviour="goals")
+    job = draw_job(spec.task, np.random.default_rng([seed, 0]), random_look=False)
+    cell = Cell(job.layout, job.parameters)
+    start = cell.snapshot()
+    actor = policy(BEHAVIOURS[spec.behaviour], job, np.random.default_rng([seed, 1]))
+    attempt = roll(cell, job, actor, steps=frames, to_the_end=True)
+    cell.restore(start)
+    take = Take(
+        spec=spec, attempt=attempt, instruction="Handle the parts of the cell.", fork_step=None, begin_s=0.0,
+        heard=history(cell, attempt.reports), cell=cell,
+    )  # fmt: skip
+    columns, cameras = COLUMNS, {"observation.images.front": (size, size)}
+    with Writer(folder, fps=CONTROL_HZ, robot_type=EMBODIMENT, columns=columns, cameras=cameras) as writer:
+        writer.add(**contents(take, ("front",), (size, size), "one episode", unseen=False))
+
+
+def about_of(take: Take, split: str) -> dict[str, Any]:
     """What an episode is, as JSON."""
     attempt, spec = take.attempt, take.spec
     return {
-        "split": split.name,
+        "split": split,
         "seed": spec.seed,
         "task": spec.task,
         "behaviour": spec.branch or spec.behaviour,
@@ -154,6 +214,21 @@ def about_of(take: Take, split: Split) -> dict[str, Any]:
         "layout": asdict(attempt.job.layout),
         "goals": [{"want": type(goal).__name__.lower(), **asdict(goal)} for goal in attempt.job.goals],
     }
+
+
+def about_clip(clip: Clip) -> dict[str, Any]:
+    """What was done to a clip."""
+    names = ("start_frame", "stop_frame", "edit", "edit_start", "edit_stop", "subject")
+    return {name: getattr(clip, name) for name in names}
+
+
+def questions_table(questions: Sequence[Question]) -> pa.Table:
+    """One row a question."""
+    number, text, flag = pa.int64(), pa.string(), pa.bool_()
+    kinds = {"template": number, "start_frame": number, "stop_frame": number, "sound": flag, "action": flag}
+    kinds |= {"tolerance": pa.float64(), "chance": pa.float64(), "choices": pa.list_(text)}
+    schema = pa.schema([(field.name, kinds.get(field.name, text)) for field in fields(Question)])
+    return pa.Table.from_pylist([question.as_dict() for question in questions], schema=schema)
 
 
 def events_table(take: Take) -> pa.Table:
