@@ -181,3 +181,16 @@ def test_a_recorder_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, way
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["kills"] >= KILLS
+
+
+def test_the_card_names_licence_and_origin(tmp_path):
+    licence = ("OpenMDW-1.1", "https://openmdw.ai")
+    columns = {"action": ("x_m",)}
+    with Writer(
+        tmp_path / "set", fps=10, robot_type="arm", columns=columns, cameras={}, licence=licence, note="Made up."
+    ) as writer:
+        writer.add(task="Go.", columns={"action": np.zeros((3, 1), np.float32)}, frames={})
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "license_name: openmdw-1.1\nlicense_link: https://openmdw.ai\n" in card.split("---")[1]
+    assert "Made up." in card
+    assert "Licence: OpenMDW-1.1, <https://openmdw.ai>." in card

@@ -167,6 +167,8 @@ class Writer:
         fps, columns, cameras: as in `Layout`.
         resume: go on with what an earlier writer left in `root`, if anything: every episode that counts stays, what
             was half adopted is removed. Staged folders are the caller's: those of episodes below `len()` are done.
+        licence: SPDX identifier and link, for the dataset card.
+        note: what the card says besides.
 
     Raises:
         DatasetError: a folder with something in it; a name, rate or size that the layout does not allow; or, on
@@ -182,8 +184,10 @@ class Writer:
         columns: Mapping[str, Sequence[str]],
         cameras: Mapping[str, tuple[int, int]],
         resume: bool = False,
+        licence: tuple[str, str] | None = None,
+        note: str = "",
     ) -> None:
-        self.root, self.robot_type = Path(root), robot_type
+        self.root, self.robot_type, self.licence, self.note = Path(root), robot_type, licence, note
         self.layout = Layout(fps=fps, columns=dict(columns), cameras=dict(cameras))
         self.tasks: dict[str, int] = {}
         self.lengths: list[int] = []
@@ -281,12 +285,20 @@ class Writer:
         stats |= {camera: image_stats(found, self.total) for camera, found in shades.items()}
         write_json(self.root / "meta" / "stats.json", stats)
         with replacing(self.root / "README.md") as aside:
-            aside.write_text(
-                "---\ntask_categories:\n- robotics\ntags:\n- LeRobot\nconfigs:\n- config_name: default\n"
-                f"  data_files: data/*/*.parquet\n---\n\n{len(self)} episodes, {self.total} frames at "
-                f"{self.layout.fps} a second, robot type {self.robot_type}. LeRobot layout v3.0.\n",
-                encoding="utf-8",
-            )
+            aside.write_text(self._card(), encoding="utf-8")
+
+    def _card(self) -> str:
+        licence = terms = ""
+        if self.licence is not None:
+            name, link = self.licence
+            licence = f"license: other\nlicense_name: {name.lower()}\nlicense_link: {link}\n"
+            terms = f"\nLicence: {name}, <{link}>.\n"
+        note = f"\n{self.note}\n" if self.note else ""
+        return (
+            f"---\n{licence}task_categories:\n- robotics\ntags:\n- LeRobot\nconfigs:\n- config_name: default\n"
+            f"  data_files: data/*/*.parquet\n---\n\n{len(self)} episodes, {self.total} frames at "
+            f"{self.layout.fps} a second, robot type {self.robot_type}. LeRobot layout v3.0.\n{note}{terms}"
+        )
 
     def _count(self, task: str, length: int) -> None:
         self.tasks.setdefault(task, len(self.tasks))
