@@ -47,7 +47,8 @@ def test_the_tight_peg_goes_in_straight_and_jams_when_it_is_led_beside_the_hole(
         ("press_start", "wrong_part", {"wrong_button"}),
         ("belt_sort", "wrong_part", {"wrong_place"}),
         ("stack", "play", set(FAILURES)),
-        ("kit_fill", "noise_4", set(FAILURES)),
+        ("kit_fill", "noise_2", set(FAILURES)),
+        ("stack", "late_gripper", {"missed", "dropped", "not_finished"}),
     ],
 )
 def test_what_goes_wrong_is_named(task, name, why):

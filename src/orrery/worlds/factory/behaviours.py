@@ -15,6 +15,7 @@ from orrery.worlds.factory.goals import Goal, Lift, Press, Put, Stack, container
 from orrery.worlds.factory.scene import WORKSPACE
 from orrery.worlds.factory.tasks import Job
 
+CLOSING_STEPS = 2
 Policy = Callable[[Cell], Action]
 """The action in the present state. A policy has memory of its own: use one for one episode."""
 
@@ -30,7 +31,7 @@ class Behaviour:
     slip_m: float = 0.0
     """How far beside the hole it inserts, in a random direction."""
     late_steps: int = 0
-    """The gripper does what it was told so many steps ago."""
+    """The gripper does what it was told so many steps ago, while the gantry already leaves."""
     wrong_part: bool = False
     """Pursues the goals with another part, or the other button."""
 
@@ -39,19 +40,19 @@ BEHAVIOURS = {
     row.name: row
     for row in (
         Behaviour(name="expert"),
+        Behaviour(name="noise_0.1", noise=0.1),
         Behaviour(name="noise_0.25", noise=0.25),
         Behaviour(name="noise_0.5", noise=0.5),
         Behaviour(name="noise_1", noise=1.0),
         Behaviour(name="noise_2", noise=2.0),
-        Behaviour(name="noise_4", noise=4.0),
         Behaviour(name="biased", slip_m=0.004),
-        Behaviour(name="late_gripper", late_steps=8),
+        Behaviour(name="late_gripper", late_steps=5),
         Behaviour(name="wrong_part", wrong_part=True),
         Behaviour(name="play", plan="play"),
         Behaviour(name="goals", plan="goals"),
     )
 }
-LADDER = ("expert", "noise_0.25", "noise_0.5", "noise_1", "noise_2", "noise_4")
+LADDER = ("expert", "noise_0.1", "noise_0.25", "noise_0.5", "noise_1", "noise_2")
 """Ever noisier; success falls along it (`benchmarks/experts.py`)."""
 
 
@@ -71,16 +72,21 @@ def policy(row: Behaviour, job: Job, rng: np.random.Generator) -> Policy:
     goals = _astray(job, rng) if row.wrong_part else job.goals
     turn = rng.uniform(0, 2 * np.pi)
     slip_m = (row.slip_m * float(np.cos(turn)), row.slip_m * float(np.sin(turn)))
-    told: list[float] = []
+    told, before, since = 1.0, 1.0, row.late_steps
 
     def act(cell: Cell) -> Action:
+        nonlocal told, before, since
         action = advise(cell, goals, slip_m=slip_m).action.astype(np.float64)
         if row.noise:
             action[:4] += rng.normal(0, row.noise, 4) * ACTION_LIMITS
             action[:4] = np.clip(action[:4], np.negative(ACTION_LIMITS), ACTION_LIMITS)
-        told.append(float(action[4]))
-        if row.late_steps:
-            action[4] = told[max(0, len(told) - 1 - row.late_steps)]
+        if (action[4] < 0.5) != (told < 0.5):
+            before, since = told, 0
+        told = float(action[4])
+        if since < row.late_steps:
+            # As long as closing takes it waits, then it goes, whatever the gripper has done.
+            action[:4] = 0.0 if since < CLOSING_STEPS else (0.0, 0.0, ACTION_LIMITS[2], 0.0)
+            action[4], since = before, since + 1
         return action
 
     return act

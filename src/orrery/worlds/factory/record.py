@@ -41,6 +41,10 @@ SIDE_STEPS_LONG = 32
 """Steps of a sibling."""
 IN_FLIGHT = 3
 """Episodes per worker that may be staged ahead of the one that is adopted next."""
+CARD: dict[str, Any] = {
+    "licence": ("OpenMDW-1.1", "https://openmdw.ai"),
+    "note": "Simulated by the factory cell of Orrery. Synthetic; no evidence about anything real.",
+}
 LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 Tell = Callable[[int, int], None]
 
@@ -193,7 +197,7 @@ def record_episode(folder: Path, seed: int, *, frames: int, size: int) -> None:
         heard=history(cell, attempt.reports), cell=cell,
     )  # fmt: skip
     columns, cameras = COLUMNS, {"observation.images.front": (size, size)}
-    with Writer(folder, fps=CONTROL_HZ, robot_type=EMBODIMENT, columns=columns, cameras=cameras) as writer:
+    with Writer(folder, fps=CONTROL_HZ, robot_type=EMBODIMENT, columns=columns, cameras=cameras, **CARD) as writer:
         writer.add(**contents(take, ("front",), (size, size), "one episode", unseen=False))
 
 
@@ -338,7 +342,13 @@ def record(
         specs, folder = episodes(split), out / split.name
         layout = layout_of(plan)
         writer = Writer(
-            folder, fps=layout.fps, robot_type=EMBODIMENT, columns=layout.columns, cameras=layout.cameras, resume=True
+            folder,
+            fps=layout.fps,
+            robot_type=EMBODIMENT,
+            columns=layout.columns,
+            cameras=layout.cameras,
+            resume=True,
+            **CARD,
         )
         staging = out / ".staging" / split.name
         for number in range(len(writer)):
