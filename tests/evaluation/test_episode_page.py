@@ -18,18 +18,9 @@ from orrery.data.lerobot_writer import Writer
 from orrery.data.media import Sound, probe_video, read_sound, read_video
 from orrery.data.write_media import write_flac, write_video
 from orrery.errors import DatasetError
-from orrery.evaluation.episode_page import (
-    LEFT,
-    PLOT,
-    POLICY,
-    SCRIPT,
-    Extras,
-    lanes,
-    render,
-    tick_step,
-    value_names,
-    write_episode_page,
-)
+from orrery.evaluation.episode_facts import Extras, value_names
+from orrery.evaluation.episode_page import POLICY, SCRIPT, render, write_episode_page
+from orrery.evaluation.timeline import LEFT, PLOT, lanes, tick_step
 
 HOSTILE = "</title></script><script>alert('x')</script> & \"quotes\" <img src=x onerror=alert(1)>"
 FPS, FRAMES = 10, 30
