@@ -86,7 +86,7 @@ def test_a_plan_is_spread_over_tasks_and_behaviours_and_each_episode_has_a_seed(
         ('"small"', '"small"\ncolour = 1', "does not know colour"),
         ("height = 32\n", "", "lacks height"),
         ("height = 32", "height = 33", "even whole number"),
-        ('["front"]', '["top"]', "cameras are some of"),
+        ('["front"]', '["top"]', "cameras are front and some of"),
         ("version = 1", "version = 2", "is read"),
         ("first_seed = 200", "first_seed = 150", "share seeds from 150"),
         ("last_seed = 199", "last_seed = 101", "needs 4 seeds"),

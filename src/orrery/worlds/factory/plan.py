@@ -82,8 +82,9 @@ def read_plan(path: Path) -> Plan:
         raise SettingsError(f"{where} is {content['format']!r} {content['version']!r}; {FORMAT!r} {VERSION} is read.")
     cameras = tuple(content["cameras"])
     unknown = [name for name in cameras if name not in CAMERAS]
-    if unknown or not cameras:
-        raise SettingsError(f"{where}: cameras are some of {', '.join(CAMERAS)}, got {list(cameras)}.")
+    if unknown or "front" not in cameras or len(set(cameras)) != len(cameras):
+        # Clips and forecasts are about what the front camera sees.
+        raise SettingsError(f"{where}: cameras are front and some of {', '.join(CAMERAS)}, got {list(cameras)}.")
     for name in ("height", "width"):
         if type(content[name]) is not int or not 16 <= content[name] <= 1024 or content[name] % 2:
             raise SettingsError(f"{where}: {name} must be an even whole number from 16 to 1024, got {content[name]!r}.")

@@ -148,8 +148,16 @@ def contents(take: Take, cameras: Sequence[str], size: tuple[int, int], split: s
     clip = make_clip(take.cell, attempt, chance[1], renderer=renderer)
     height, width = size
     questions = ask(
-        take.cell, attempt, chance[2], split=words, height=height, width=width, clip=clip, renderer=renderer
-    )
+        take.cell,
+        attempt,
+        chance[2],
+        split=words,
+        height=height,
+        width=width,
+        cameras=cameras,
+        clip=clip,
+        renderer=renderer,
+    )  # fmt: skip
     sound = Sound(samples=synthesise(take.heard, take.begin_s, take.begin_s + len(moments) * STEP_S), rate=RATE_HZ)
     about = {**about_of(take, split), "captions": captions, "clip": None if clip is None else about_clip(clip)}
     extras: dict[str, Callable[[Path], object]] = {

@@ -203,3 +203,13 @@ def test_what_is_let_go_of_lies_where_it_was_over(played):
     assert landed[0] == landed[1]
     assert landed[0] in ("bench", "part", "")
     assert cell.part_m(held)[2] < 0.1
+
+
+def test_only_cameras_that_are_recorded_are_asked_about():
+    job = draw_job("stack", np.random.default_rng(3))
+    cell = Cell(job.layout, job.parameters)
+    attempt = roll(cell, job, policy(BEHAVIOURS["expert"], job, np.random.default_rng(3)))
+    settings = {"split": "train", "height": 128, "width": 128}
+    two = ask(cell, attempt, np.random.default_rng(0), cameras=("front", "wrist"), **settings)
+    assert {question.camera for question in two} == {"front", "wrist"}
+    assert "side" in {question.camera for question in ask(cell, attempt, np.random.default_rng(0), **settings)}

@@ -15,7 +15,7 @@ from orrery.worlds.factory.questions import action, forecast, heard, seen, timed
 from orrery.worlds.factory.questions.drafts import AnswerKind, Draft, Media, Rng, shuffled
 from orrery.worlds.factory.questions.edits import Clip
 from orrery.worlds.factory.questions.phrasings import WORDS
-from orrery.worlds.factory.questions.sights import Sight, Witness
+from orrery.worlds.factory.questions.sights import CAMERA_SHARES, Sight, Witness
 from orrery.worlds.factory.render import Renderer
 from orrery.worlds.factory.rollout import Attempt
 
@@ -107,6 +107,7 @@ def ask(
     split: Split,
     height: int,
     width: int,
+    cameras: Sequence[str] = tuple(CAMERA_SHARES),
     clip: Clip | None = None,
     renderer: Renderer | None = None,
 ) -> list[Question]:
@@ -116,12 +117,13 @@ def ask(
         cell: of the attempt's layout and parameters, at any moment; it is left at another.
         split: whose phrasings are used; those of "test" never occur in "train".
         height, width: of the pictures that go with the questions: what is too small in them is not asked about.
+        cameras: those that may be asked about; the front camera is one of them.
         clip: what `edits.make_clip` made of the attempt, to ask about it too.
         renderer: of the cell's model, where the caller has one.
     """
     if not attempt.moments:
         return []
-    witness = Witness(cell, attempt, height, width, renderer)
+    witness = Witness(cell, attempt, height, width, renderer, cameras)
     sights = witness.sights(rng, SIGHTS)
     drafts: list[Draft] = []
     for of_pictures, most in STILL:

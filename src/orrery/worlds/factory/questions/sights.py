@@ -14,7 +14,7 @@ from orrery.worlds.factory.cell import Cell
 from orrery.worlds.factory.goals import belt_span, containers, inside
 from orrery.worlds.factory.layout import BELT_TOP_M, SLOT_HALF_M
 from orrery.worlds.factory.parts import Part
-from orrery.worlds.factory.questions.drafts import Rng, shuffled
+from orrery.worlds.factory.questions.drafts import Rng, any_of, shuffled
 from orrery.worlds.factory.render import Renderer, project
 from orrery.worlds.factory.rollout import Attempt
 
@@ -30,7 +30,7 @@ APART = 0.06
 """Of two parts one is to the left in a picture if their middles are this share of its width apart..."""
 MARGIN_M = 0.03
 """... and this far across the camera's view; nearer, if this much nearer along it."""
-CAMERAS = ("front", "front", "front", "side", "side", "wrist")
+CAMERA_SHARES = {"front": 3, "side": 2, "wrist": 1}
 """Drawn from for each sight: parts are rarely in view from the wrist."""
 ANCHORS = ("leftmost", "rightmost", "nearest", "farthest", "held", "on_belt")
 PLACES = {
@@ -116,8 +116,16 @@ class Sight:
 class Witness:
     """Looks at the moments of one attempt; the cell is moved from one to the next."""
 
-    def __init__(self, cell: Cell, attempt: Attempt, height: int, width: int, renderer: Renderer | None = None) -> None:
-        self.cell, self.attempt, self.height, self.width = cell, attempt, height, width
+    def __init__(
+        self,
+        cell: Cell,
+        attempt: Attempt,
+        height: int,
+        width: int,
+        renderer: Renderer | None = None,
+        cameras: Sequence[str] = tuple(CAMERA_SHARES),
+    ) -> None:
+        self.cell, self.attempt, self.height, self.width, self.cameras = cell, attempt, height, width, cameras
         self.renderer = renderer or Renderer(cell.model)
         model = cell.model
         self._fingers = [i for i in range(model.ngeom) if model.body(model.geom_bodyid[i]).name.startswith("finger_")]
@@ -137,8 +145,9 @@ class Witness:
         """Moments spread over the attempt, a few more near its end, each from some camera, in any order."""
         last = len(self.attempt.moments)
         spread, late = count - count // 4, rng.integers(max(0, last - 8), last, count // 4)
+        shares = [camera for camera in self.cameras for _ in range(CAMERA_SHARES[camera])]
         frames = sorted({*(int(last * (k + rng.random()) / spread) for k in range(spread)), *map(int, late)})
-        return shuffled(rng, [self.look(frame, CAMERAS[int(rng.integers(len(CAMERAS)))]) for frame in frames])
+        return shuffled(rng, [self.look(frame, any_of(rng, shares)) for frame in frames])
 
     def look(self, frame: int, camera: str) -> Sight:
         """One moment from one camera."""

@@ -80,7 +80,7 @@ def belt(rng: Rng, witness: Witness) -> Iterator[Draft]:
             if len(speeds) != 1 or (speeds == {0.0}) != (wanted == "still"):
                 continue
             (speed,) = speeds
-            camera = any_of(rng, ("front", "side"))
+            camera = any_of(rng, [name for name in witness.cameras if name != "wrist"])
             witness.at(int(start))
             ends = np.array([[0.0, BELT_Y_M, 0.02], [speed * BELT_STEPS / CONTROL_HZ, BELT_Y_M, 0.02]])
             seen = project(cell.model, cell.data, camera, ends, 1, 1)
