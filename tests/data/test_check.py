@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from makers.small_media import moving_block
 
-from orrery.data.check import Finding, Report, check_dataset
+from orrery.data.check import Finding, Report, check_dataset, correlations
 from orrery.data.lerobot_writer import Writer, write_json
 from orrery.data.write_media import write_video
 from orrery.errors import DatasetError
@@ -188,15 +188,17 @@ def test_an_angle_that_wraps(tmp_path):
     assert finding.step == "Unwrap the angle."
 
 
-def test_a_vector_written_down_the_rows(tmp_path):
-    def spill(number: int, values: Rows) -> None:
-        if number == 1:
-            values["observation.state"][:, 2] = 0.3
-            values["observation.state"][:7, 2] = (0.1, -0.4, 0.4, 0.2, 0.1, 0.2, 0.3)
-
-    finding = only(record(tmp_path / "d", spill), "spilled")
-    assert "the first 6 rows differ" in finding.what
-    assert "one vector of 7" in finding.what
+def test_a_vector_written_down_the_rows_of_a_column_of_single_values(tmp_path):
+    values = np.full((ROWS, 1), 0.3, np.float32)
+    values[:7, 0] = (0.1, -0.4, 0.4, 0.2, 0.1, 0.2, 0.3)
+    for columns in ({"joints": ("q",)}, {"joints": ("q", "r")}):
+        root, width = tmp_path / str(len(columns["joints"])), len(columns["joints"])
+        with Writer(root, fps=10, robot_type="arm", columns=columns, cameras={}) as writer:
+            writer.add(task="Go.", columns={"joints": np.repeat(values, width, axis=1)}, frames={})
+        found = [finding for finding in check_dataset(root).findings if finding.check == "spilled"]
+        # A column of several values has its width already: there it is something that came to rest.
+        assert len(found) == (width == 1)
+        assert all("the first 6 rows differ" in finding.what and "vector of 7" in finding.what for finding in found)
 
 
 def test_a_gripper_command_of_the_other_sign_in_one_episode(tmp_path):
@@ -278,6 +280,94 @@ def test_a_slow_action_that_resembles_a_state_by_chance_has_no_lag(tmp_path):
         values["observation.state"][:, :3] = np.sin(np.arange(ROWS)[:, None] / 11 + number) / 3
 
     assert check_dataset(record(tmp_path / "d", waves)).findings == ()
+
+
+def scripted(number: int) -> Rows:
+    """A hand of 20 Hz that moves to waypoints at full speed and closes or opens there; it seldom turns.
+
+    The action depends on the state, and holds its limit or 0 for long. Episode 2 is noisy, 3 has 20 rows, 4 is cut
+    short like a sibling, and in 5 the hand only closes.
+    """
+    rng, length = np.random.default_rng(number), {3: 20, 4: 32, 5: 32}.get(number, 150)
+    noise, top = 0.2 * (number == 2), np.array([0.03, 0.03, 0.03, 0.15])
+    state, action, goal, wait = np.zeros((length, 5)), np.zeros((length, 5)), np.full(4, 0.3), 1
+    hand, gripper = np.array([*rng.uniform(0.2, 0.5, 3), 0.0, 1.0]), 1.0
+    for t in range(length):
+        state[t] = hand
+        if number != 5 and wait == 0 and (abs(goal - hand[:4]) < 1e-3 + 2 * noise * top).all():
+            wait, gripper = 6, 1.0 - gripper
+        elif wait > 0 and (wait := wait - 1) == 0:
+            goal = np.array([*rng.uniform(0.2, 0.5, 3), rng.choice([goal[3], 0.6])])
+        move = np.clip(goal - hand[:4], -top, top) if wait == 0 and number != 5 else np.zeros(4)
+        action[t] = [*move + noise * rng.standard_normal(4) * top, 0.0 if number == 5 else gripper]
+        hand[:4] += 0.7 * action[t, :4] + 1e-7 * rng.standard_normal(4)
+        hand[4] += np.clip(max(action[t, 4], 0.55) - hand[4], -0.25, 0.25)  # it holds a thing of that width
+    return {"observation.state": state.astype(np.float32), "action": action.astype(np.float32),
+            "expert.action": np.roll(action, 7, axis=0).astype(np.float32)}  # fmt: skip
+
+
+def record_scripted(root: Path, change: Callable[[int, Rows], object] = lambda number, rows: None) -> Path:
+    motion = ("dx_m", "dy_m", "dz_m", "dyaw_rad", "gripper")
+    columns = {
+        "observation.state": ("x_m", "y_m", "z_m", "yaw_rad", "aperture"),
+        "action": motion,
+        "expert.action": motion,
+    }
+    with Writer(root, fps=20, robot_type="hand", columns=columns, cameras={}) as writer:
+        for number in range(12):
+            values = scripted(number)
+            change(number, values)
+            writer.add(task="move things", columns=values, frames={})
+    return root
+
+
+def test_a_scripted_controller_at_its_limits_is_clean(tmp_path):
+    report = check_dataset(record_scripted(tmp_path / "d"))
+    assert report.count("error") == report.count("warning") == 0, report.to_text()
+
+
+def test_faults_in_what_a_scripted_controller_did_are_still_found(tmp_path):
+    """The checks that keep quiet above are not asleep."""
+
+    def plant(number: int, values: Rows) -> None:
+        if number == 7:
+            shift(values, -8)
+        if number == 8:
+            values["observation.state"][60, 0] += 1
+        if number == 9:
+            values["action"][:, 4] = 1 - values["action"][:, 4]
+
+    text = check_dataset(record_scripted(tmp_path / "d", plant)).to_text()
+    assert re.search(r"warning: episode 7, .*action dx_m.*: the state shows an action 9 steps later", text), text
+    assert "warning: episode 8, observation.state x_m: it jumps by 0.979" in text
+    assert "warning: episode 9, action gripper: the command runs against observation.state aperture" in text
+    assert text.count("warning: ") == 3, text
+
+
+def test_a_force_that_jumps_in_most_episodes_is_noted_once(tmp_path):
+    def push(number: int, values: Rows) -> None:
+        values["observation.state"][:, 1] = 0.01 * np.random.default_rng(number).standard_normal(ROWS)
+        values["observation.state"][20 + number : 50 + number, 1] += 20
+
+    finding = only(record(tmp_path / "d", push), "jumps")
+    assert (finding.severity, finding.where) == ("note", "episodes 0, 1, 2, 3, observation.state y_m")
+
+
+def test_an_episode_that_keeps_still_has_no_other_unit(tmp_path):
+    def still(number: int, values: Rows) -> None:
+        if number == 1:
+            values["observation.state"][:, 2] = 0.3 / 57 + 1e-6 * np.random.default_rng(0).standard_normal(ROWS)
+
+    assert check_dataset(record(tmp_path / "d", still)).findings == ()
+
+
+def test_what_comes_to_rest_is_no_vector_down_the_rows(tmp_path):
+    def stop(number: int, values: Rows) -> None:
+        if number == 1:
+            values["observation.state"][:, 2] = 0.3 - 0.02 * np.clip(6 - np.arange(ROWS), 0, None)
+            values["action"][:, 2] = np.append([0.02, -0.01, 0.01, 0.03], np.zeros(ROWS - 4))
+
+    assert check_dataset(record(tmp_path / "d", stop)).findings == ()
 
 
 def test_findings_of_one_kind_are_cut_short_in_text_only():
@@ -383,3 +473,10 @@ def test_a_real_episode(real: Path):
     ):
         assert words in text
     assert [f.severity for f in found] == sorted((f.severity for f in found), key=("error", "warning", "note").index)
+
+
+def test_an_episode_shorter_than_the_lags_that_are_tried_is_read_like_any_other():
+    rising = np.arange(6.0)
+    assert correlations(rising, rising[:, None], 2) == pytest.approx([1.0])
+    assert correlations(rising, rising[:, None], 20).tolist() == [0.0]
+    assert correlations(rising, rising[:, None], -20).tolist() == [0.0]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from orrery.data.lerobot import Dataset, Episode, extra_path, open_dataset, read_info
 from orrery.data.lerobot_writer import COUNTERS
@@ -39,12 +39,32 @@ PROBLEMS: tuple[tuple[str, Severity, str], ...] = (
 UNIT_FACTORS = {25.4: "inches and mm", 180 / np.pi: "degrees and radians", 100.0: "cm and m", 1000.0: "mm and m"}
 UNIT_SLACK = 2.0
 """How far the ratio of two groups of episodes may be from a factor: motions differ, so their ratio is never exact."""
-UNIT_GAP = 8.0
-"""Scales of episodes in one unit lie closer together than this; the smallest factor is three times that."""
-JUMP_SIGMAS, JUMP_SHARE = 20.0, 0.5
+UNIT_GAP, UNIT_LEAD = 8.0, 3.0
+"""Scales of episodes in one unit lie closer together than this; the smallest factor is three times that. The gap is
+also so many times the spread on either side of it, or one quiet episode would look like another unit."""
+JUMP_STEPS, JUMP_SHARE, JUMP_EPISODES = 30.0, 1 / 3, 1 / 4
+"""A jump is so many usual steps and such a share of the range; what does so in more episodes does so by nature."""
+STILL, LEAST_RANGE, LEAST_STEPS = 1e-4, 1e-3, 10
+"""Steps below this share of the range are noise at rest, and so is a whole range below 1 mm or 1 mrad; fewer steps than
+the last have no usual size."""
 MAX_SPILL = 14
 """The longest vector looked for down the rows of a column; two arms of seven joints."""
-LEAST_CORRELATION, LEAST_SIGMAS, CLEAR_LEAD = 0.6, 5.0, 0.05
+LEAST_CORRELATION, LEAST_SIGMAS, CLEAR_LEAD = 0.6, 5.0, 0.1
+PAIR_SHARE = 1 / 4
+"""Of the episodes that say anything about lags, the least share in which an action goes with the same value."""
+LEAST_MOVING = 40
+"""Rows in which a command and the state both move, for an episode to say anything about lags."""
+QUIET = 0.5
+"""An action that moves less than this share of what is usual for it says nothing about the lag of its episode."""
+ODD_LEAD, ODD_SIGMAS = 0.2, 4.0
+"""By how much of r squared, and how far from chance, an episode's own lag must lead the dataset's.
+
+Either alone is not enough: where r is near 1 a servo's smear is significant but small; in a controller that holds its
+command for long, any two neighbouring lags go nearly equally well, and few independent samples tell them apart.
+"""
+POLARITY_S, POLARITY_SHARE, CLEAR_SIGN = (0.3, 1.0), 0.1, 0.6
+"""How long a command is waited for, least and most; the share of its range an aperture answers with; how much of that
+goes one way."""
 MAX_LAG_S = 0.7
 DECIMALS = 4
 """Values are rounded to these before contents are compared, as a conversion between float formats may have done."""
@@ -105,13 +125,28 @@ class Lag:
     state: str
     kind: Kind
     profile: Float[np.ndarray, " lags"]
-
-    @property
-    def steps(self) -> int:
-        return int(self.profile.argmax()) - len(self.profile) // 2
+    samples: float
+    """Independent ones, see `independent`."""
+    size: float
+    """Root mean square of what was compared of the action."""
 
     def at(self, steps: int) -> float:
-        return float(self.profile[steps + len(self.profile) // 2]) if abs(steps) <= len(self.profile) // 2 else 0.0
+        """NaN where this lag was not tried."""
+        return float(self.profile[steps + len(self.profile) // 2]) if abs(steps) <= len(self.profile) // 2 else np.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What an aperture did after the changes of a command: how much in all, and how much of it the command's way."""
+
+    changes: int
+    moved: float
+    along: float
+
+    @property
+    def sign(self) -> float:
+        """1: it opens when the command rises; -1: it closes."""
+        return self.along / self.moved if self.moved else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,8 +159,12 @@ class Summary:
     high: Mapping[str, float]
     level: Mapping[str, float]
     """The size that 95 of 100 values stay below."""
-    polarity: Mapping[tuple[str, str], float]
-    """Correlation of a gripper's command with the aperture soon after."""
+    step: Mapping[str, float]
+    """See `usual_step`."""
+    leaps: Mapping[str, Float[np.ndarray, "jumps 2"]]
+    """What may be jumps, if the dataset's range and usual step agree: the frame before each, and its size."""
+    polarity: Mapping[tuple[str, str], "Answers"]
+    """How an aperture answers the changes of a gripper's command."""
     lags: tuple[Lag, ...]
     columns_hash: str
     content_hash: str
@@ -161,10 +200,18 @@ def check_dataset(
             # A frame is looked for at its row's time, so wrong times are said once, not for each camera again.
             findings += check_times(episode) or check_ends(episode, broken)
             values = series(dataset, episode)
-            findings += [*check_jumps(episode.index, values), *check_spilled(episode.index, values)]
-            summaries.append(summarise(dataset, episode, splits[index], hashes))
+            findings += check_spilled(episode.index, {name: values[name] for name in single(dataset, episode)})
+            summaries.append(summarise(dataset, episode, values, splits[index], hashes))
         tell(index + 1, total)
-    for across in (check_units, check_polarity, check_constants, check_lags, check_duplicates, check_splits):
+    for across in (
+        check_jumps,
+        check_units,
+        check_polarity,
+        check_constants,
+        check_lags,
+        check_duplicates,
+        check_splits,
+    ):
         findings += across(summaries)
     done = len(dataset)
     for other in others:
@@ -312,32 +359,68 @@ def labels(dataset: Dataset, name: str, width: int) -> list[str]:
     return [""] if width == 1 else [str(i) for i in range(width)]
 
 
-def check_jumps(number: int, values: Mapping[str, Float[np.ndarray, " T"]]) -> Iterator[Finding]:
-    """Single steps far outside the usual ones, in values that move most of the time (switches jump by nature)."""
-    for name, value in values.items():
-        sizes = np.abs(np.diff(value))
-        if len(sizes) < 10 or np.mean(sizes > 0) < 0.5:
+def single(dataset: Dataset, episode: Episode) -> list[str]:
+    """Those of `series` whose column has one value a row."""
+    columns = {name: values for name, values in episode.columns.items() if name not in COUNTERS}
+    names = [n for n, values in columns.items() if values.size == len(values) and values.dtype.kind in "fiub"]
+    return [f"{name} {labels(dataset, name, 1)[0]}".strip() for name in names]
+
+
+def usual_step(value: Float[np.ndarray, " T"]) -> float:
+    """The median change from row to row, of those that are more than noise at rest; 0 if they are too few to say."""
+    sizes = np.abs(np.diff(value))
+    moving = sizes[sizes > STILL * np.ptp(value)]
+    return float(np.median(moving)) if len(moving) >= LEAST_STEPS else 0.0
+
+
+def leaps(value: Float[np.ndarray, " T"]) -> Float[np.ndarray, "jumps 2"]:
+    sizes = np.abs(np.diff(value))
+    at = np.flatnonzero(sizes > JUMP_SHARE * np.ptp(value))
+    return np.stack([at.astype(np.float64), sizes[at]], axis=1)
+
+
+def check_jumps(summaries: Sequence[Summary]) -> Iterator[Finding]:
+    """Single steps far outside the usual ones, in what is measured: commands may change from row to row, and so may
+    a gripper. Range and usual step are the dataset's, since an episode may have little of either."""
+    for name in (n for n in names_of(summaries) if is_state(n) and not APERTURE.search(n)):
+        of = [s for s in summaries if name in s.low]
+        extent = max(s.high[name] for s in of) - min(s.low[name] for s in of)
+        steps = [s.step[name] for s in of if s.step[name] > STILL * extent]
+        if extent < LEAST_RANGE or not steps:
             continue
-        sigma, extent = 1.4826 * float(np.median(sizes)), float(np.ptp(value))
-        jumps = np.flatnonzero((sizes > JUMP_SIGMAS * sigma) & (sizes > JUMP_SHARE * extent))
-        if len(jumps):
-            size = float(sizes[jumps[0]])
-            turn = next((f" That is a whole turn of {t}." for t, v in (("2 pi", 2 * np.pi), ("360 degrees", 360.0))
-                         if abs(size / v - 1) < 0.05), "")  # fmt: skip
+        usual = float(np.median(steps))
+        least = max(JUMP_STEPS * usual, JUMP_SHARE * extent)
+        large = {s.number: s.leaps[name][s.leaps[name][:, 1] > least] for s in of if name in s.leaps}
+        found = {number: jumps for number, jumps in large.items() if len(jumps)}
+        turns = {number: whole_turn(float(jumps[0, 1])) for number, jumps in found.items()}
+        natural = [number for number in found if not turns[number]]
+        if len(natural) > max(1, JUMP_EPISODES * len(of)):
+            size = float(found[natural[0]][0, 1])
+            what = f"it jumps by {size:.4g} or so, {size / usual:.0f} usual steps."
+            where, step = f"{listed(natural)}, {name}", "A force or a contact may; a position may not."
+            yield Finding(severity="note", check="jumps", where=where, what=what, step=step)
+            found = {number: jumps for number, jumps in found.items() if turns[number]}
+        for number, jumps in found.items():
+            at, size = int(jumps[0, 0]), float(jumps[0, 1])
+            turn = f" That is a whole turn of {turns[number]}." if turns[number] else ""
             what = (
-                f"it jumps by {size:.4g} from frame {jumps[0]} to {jumps[0] + 1}, {size / max(sigma, 1e-300):.0f} "
-                f"times a usual step, {len(jumps)} such in all.{turn}"
+                f"it jumps by {size:.4g} from frame {at} to {at + 1}, {size / usual:.0f} times a usual step, "
+                f"{len(jumps)} such in all.{turn}"
             )
             step = "Unwrap the angle." if turn else "Look at the recording there: a lost sample, a reset, another unit?"
             yield Finding(severity="warning", check="jumps", where=f"episode {number}, {name}", what=what, step=step)
 
 
+def whole_turn(size: float) -> str:
+    turns = (("2 pi", 2 * np.pi), ("360 degrees", 360.0))
+    return next((text for text, turn in turns if abs(size / turn - 1) < 0.05), "")
+
+
 def check_spilled(number: int, values: Mapping[str, Float[np.ndarray, " T"]]) -> Iterator[Finding]:
-    """A vector written down the rows instead of along one: a few different values, then the last one for ever."""
+    """A vector written down the rows of a column of single values: a few different ones, then the last one for ever."""
     for name, value in values.items():
-        changes = np.flatnonzero(np.diff(value))
-        width = len(changes) + 1
-        if 2 < width <= MAX_SPILL and changes[-1] == width - 2 and len(value) >= 4 * MAX_SPILL:
+        width = spilled(value)
+        if width and not APERTURE.search(name):  # an aperture is one value; jaws that meet a thing shake and stand
             what = (
                 f"the first {width - 1} rows differ and the other {len(value) - width + 1} are all {value[-1]:.6g}. It "
                 f"looks like one vector of {width}, written down the rows."
@@ -346,8 +429,22 @@ def check_spilled(number: int, values: Mapping[str, Float[np.ndarray, " T"]]) ->
             yield Finding(severity="warning", check="spilled", where=f"episode {number}, {name}", what=what, step=step)
 
 
-def summarise(dataset: Dataset, episode: Episode, split: str, hashes: "FileHashes") -> Summary:
-    values = series(dataset, episode)
+def spilled(value: Float[np.ndarray, " T"]) -> int:
+    """How long the vector is that was written down the rows, or 0.
+
+    What comes to rest looks like it, but it goes on one way as it does, or, if it is a command, to 0.
+    """
+    changes = np.flatnonzero(np.diff(value))
+    width = len(changes) + 1
+    if not 3 < width <= MAX_SPILL or changes[-1] != width - 2 or len(value) < 4 * MAX_SPILL or value[-1] == 0:
+        return 0
+    turns = np.count_nonzero(np.diff(np.sign(np.diff(value[:width]))))
+    return width if turns >= 2 else 0
+
+
+def summarise(
+    dataset: Dataset, episode: Episode, values: Mapping[str, Float[np.ndarray, " T"]], split: str, hashes: "FileHashes"
+) -> Summary:
     number, seed, content = fingerprint(dataset, episode)
     digest = hashlib.sha256()
     for name in sorted(n for n in episode.columns if n not in COUNTERS):
@@ -359,6 +456,8 @@ def summarise(dataset: Dataset, episode: Episode, split: str, hashes: "FileHashe
         low={name: float(value.min()) for name, value in values.items()},
         high={name: float(value.max()) for name, value in values.items()},
         level={name: float(np.quantile(np.abs(value), 0.95)) for name, value in values.items()},
+        step={name: usual_step(value) for name, value in values.items()},
+        leaps={name: leaps(value) for name, value in values.items() if is_state(name) and not spilled(value)},
         polarity=polarities(values, episode.fps),
         lags=tuple(lags(values, episode.fps)),
         columns_hash=digest.hexdigest(),
@@ -410,10 +509,11 @@ def is_state(name: str) -> bool:
 
 
 def check_units(summaries: Sequence[Summary]) -> Iterator[Finding]:
-    """Two groups of episodes whose values differ in size by a factor between common units."""
+    """Two groups of episodes whose values differ in size by a factor between common units, and whose steps do so too:
+    an episode that keeps still, or stays at another place, has smaller values but not steps smaller alike."""
     groups: dict[tuple[str, float, tuple[int, ...]], list[tuple[str, float]]] = defaultdict(list)
     for name in names_of(summaries):
-        found = sorted((s.level[name], s.number) for s in summaries if s.level.get(name, 0) > 0)
+        found = sorted((s.level[name], s.number) for s in summaries if s.level.get(name, 0) > 0 and s.step[name] > 0)
         gaps = [high[0] / low[0] for low, high in pairwise(found)]
         if not gaps or max(gaps) < UNIT_GAP:
             continue
@@ -422,7 +522,14 @@ def check_units(summaries: Sequence[Summary]) -> Iterator[Finding]:
         ratio = float(np.median([s for s, _ in large]) / np.median([s for s, _ in small]))
         factor = min(UNIT_FACTORS, key=lambda f: abs(np.log(ratio / f)))
         widest = max(part[-1][0] / part[0][0] for part in (small, large))
-        if max(ratio / factor, factor / ratio) <= UNIT_SLACK and widest < max(gaps):
+        steps = {s.number: s.step[name] for s in summaries if name in s.step}
+        moved = float(np.median([steps[n] for _, n in large]) / np.median([steps[n] for _, n in small]))
+        if (
+            max(x / factor for x in (ratio, moved)) > UNIT_SLACK
+            or min(x / factor for x in (ratio, moved)) < 1 / UNIT_SLACK
+        ):
+            continue
+        if UNIT_LEAD * widest < max(gaps):
             fewer, word = (small, "smaller") if len(small) < len(large) else (large, "larger")
             groups[word, factor, tuple(sorted(n for _, n in fewer))].append((name, ratio))
     for (word, factor, episodes), of in groups.items():
@@ -435,8 +542,11 @@ def check_units(summaries: Sequence[Summary]) -> Iterator[Finding]:
         yield Finding(severity="warning", check="units", where=where, what=what, step=step)
 
 
-def polarities(values: Mapping[str, Float[np.ndarray, " T"]], fps: float) -> dict[tuple[str, str], float]:
-    """The strongest correlation of each gripper command with its aperture up to a second later, where both move."""
+def polarities(values: Mapping[str, Float[np.ndarray, " T"]], fps: float) -> dict[tuple[str, str], Answers]:
+    """What each gripper's aperture does once its command has changed from low to high or back, up to the next change.
+
+    Levels are not compared: a command that follows what the aperture did goes with it the wrong way round as well.
+    """
     found = {}
     apertures = [name for name in values if is_state(name) and APERTURE.search(name)]
     for command in (name for name in values if is_action(name) and "gripper" in name.lower()):
@@ -445,22 +555,33 @@ def polarities(values: Mapping[str, Float[np.ndarray, " T"]], fps: float) -> dic
         mine = max(apertures, key=lambda name: len(words & set(re.split(r"[^a-z0-9]+", name.lower()))), default=None)
         if mine is None:
             continue
-        later = [correlation(values[command], values[mine], k) for k in range(max(1, round(fps)) + 1)]
-        found[command, mine] = max(later, key=abs)
+        ordered, value = values[command], values[mine]
+        high = ordered > (ordered.min() + ordered.max()) / 2
+        least, most = (max(1, round(s * fps)) for s in POLARITY_S)
+        changes = [*np.flatnonzero(high[1:] != high[:-1]) + 1, len(value) - 1]
+        moves = [
+            (1 if high[at] else -1) * float(value[min(after, at + most)] - value[at])
+            for at, after in pairwise(changes) if after - at >= least
+        ]  # fmt: skip
+        found[command, mine] = Answers(changes=len(moves), moved=sum(map(abs, moves), 0.0), along=sum(moves, 0.0))
     return found
 
 
 def check_polarity(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """Whether a larger command opens the gripper wider: in all episodes, in none, or in some."""
     for command, aperture in dict.fromkeys(pair for s in summaries for pair in s.polarity):
-        signs = {s.number: s.polarity.get((command, aperture), 0.0) for s in summaries}
-        up, down = [n for n, r in signs.items() if r > 0.3], [n for n, r in signs.items() if r < -0.3]
+        of = [s for s in summaries if (command, aperture) in s.polarity]
+        least = POLARITY_SHARE * (max(s.high[aperture] for s in of) - min(s.low[aperture] for s in of))
+        told = {s.number: a for s in of if (a := s.polarity[command, aperture]).moved > least * a.changes}
+        signs = {number: a.sign for number, a in told.items() if a.changes >= 2}
+        up, down = [n for n, r in signs.items() if r > CLEAR_SIGN], [n for n, r in signs.items() if r < -CLEAR_SIGN]
+        moved, along = sum(a.moved for a in told.values()), sum(a.along for a in told.values())
         if up and down:
             fewer, other = (down, "against") if len(down) <= len(up) else (up, "with")
             what = f"the command runs {other} {aperture}, elsewhere the other way."
             where, step = f"{listed(fewer)}, {command}", "Turn the command's sign there, so that it means one thing."
             yield Finding(severity="warning", check="polarity", where=where, what=what, step=step)
-        elif down:
+        elif sum(a.changes for a in told.values()) >= 2 and along < -CLEAR_SIGN * moved:
             what = f"a larger command makes {aperture} smaller."
             step = "State it in the action contract (gripper_open), or turn the sign."
             yield Finding(severity="warning", check="polarity", where=command, what=what, step=step)
@@ -484,9 +605,9 @@ def constant(summaries: Sequence[Summary], name: str) -> bool:
 
 def correlations(x: Float[np.ndarray, " T"], y: Float[np.ndarray, "T S"], later: int) -> Float[np.ndarray, " S"]:
     """Pearson's r of x[t] with each of y[t + later]; 0 where one of them does not move."""
-    x, y = x[max(0, -later) : len(x) - max(0, later)], y[max(0, later) : len(y) + min(0, later)]
-    if len(x) < 3:
+    if len(x) - abs(later) < 3:
         return np.zeros(y.shape[1])
+    x, y = x[max(0, -later) : len(x) - max(0, later)], y[max(0, later) : len(y) + min(0, later)]
     x, y = x - x.mean(), y - y.mean(0)
     size = np.sqrt((x @ x) * (y * y).sum(0))
     return np.divide(x @ y, size, out=np.zeros(y.shape[1]), where=size > 1e-12).clip(-1, 1)
@@ -496,14 +617,15 @@ def correlation(x: Float[np.ndarray, " T"], y: Float[np.ndarray, " T"], later: i
     return float(correlations(x, y[:, None], later)[0])
 
 
-def sigmas(r: float, x: Float[np.ndarray, " T"], y: Float[np.ndarray, " T"]) -> float:
-    """How far a correlation is from chance, by Fisher's z.
-
-    Values of a slow signal resemble their neighbours and so count for less: Bartlett's effective number of samples.
-    """
+def independent(x: Float[np.ndarray, " T"], y: Float[np.ndarray, " T"]) -> float:
+    """Bartlett's effective number of samples: values of a slow signal resemble their neighbours and count for less."""
     alike = sum(correlation(x, x, k) * correlation(y, y, k) for k in range(1, len(x) // 4))
-    independent = len(x) / max(1.0, 1 + 2 * alike)
-    return float(np.arctanh(min(r, 1 - 1e-9)) * np.sqrt(max(independent - 3, 0.0)))
+    return len(x) / max(1.0, 1 + 2 * alike)
+
+
+def sigmas(r: float, samples: float) -> float:
+    """How far a correlation is from chance, by Fisher's z."""
+    return float(np.arctanh(min(r, 1 - 1e-9)) * np.sqrt(max(samples - 3, 0.0)))
 
 
 def lags(values: Mapping[str, Float[np.ndarray, " T"]], fps: float) -> Iterator[Lag]:
@@ -515,7 +637,7 @@ def lags(values: Mapping[str, Float[np.ndarray, " T"]], fps: float) -> Iterator[
     states = [name for name, value in values.items() if is_state(name) and np.ptp(value) > 0]
     length = len(next(iter(values.values()), ()))
     most = min(max(3, round(MAX_LAG_S * fps)), (length - 1) // 4)
-    if not states or most < 1:
+    if not states or length <= LEAST_MOVING:
         return
     changes = np.stack([np.diff(values[name]) for name in states], axis=1)
     for action in filter(is_action, values):
@@ -524,50 +646,91 @@ def lags(values: Mapping[str, Float[np.ndarray, " T"]], fps: float) -> Iterator[
             ("absolute", np.diff(values[action]), 0), ("delta", values[action][:-1], 1)
         )  # fmt: skip
         for kind, x, shift in kinds:
+            if moving(x).sum() < LEAST_MOVING:
+                continue
             profiles = np.abs([correlations(x, changes, k - shift) for k in range(-most, most + 1)])
             top = profiles.max(0)
-            for at in np.flatnonzero(top >= max(LEAST_CORRELATION, 0.0 if best is None else best.profile.max() + 1e-9)):
-                if sigmas(float(top[at]), x, changes[:, at]) >= LEAST_SIGMAS and (
-                    best is None or top[at] > best.profile.max()
-                ):
-                    best = Lag(action=action, state=states[at], kind=kind, profile=profiles[:, at])
+            for at in np.flatnonzero(top >= LEAST_CORRELATION):
+                if best is not None and top[at] <= best.profile.max() + 1e-9:
+                    continue
+                later = int(profiles[:, at].argmax()) - most - shift
+                both = np.roll(moving(x), later) & moving(changes[:, at])
+                samples = independent(x, changes[:, at])
+                if both.sum() >= LEAST_MOVING and sigmas(float(top[at]), samples) >= LEAST_SIGMAS:
+                    size = float(np.sqrt(np.mean(x * x)))
+                    best = Lag(action=action, state=states[at], kind=kind, profile=profiles[:, at], samples=samples,
+                               size=size)  # fmt: skip
         if best is not None:
             yield best
 
 
+def moving(x: Float[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+    """The rows in which a change or a displacement is more than noise at rest."""
+    return np.abs(x) > 1e-3 * np.abs(x).max(initial=0.0)
+
+
 def check_lags(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """How many steps after an action its effect shows: the same everywhere, and not before the action."""
-    pairs: dict[str, list[tuple[int, Lag]]] = defaultdict(list)
+    pairs: dict[str, dict[int, Lag]] = {}
     for action in dict.fromkeys(lag.action for s in summaries for lag in s.lags):
         of = [(s.number, lag) for s in summaries for lag in s.lags if lag.action == action]
-        (state, kind), _ = Counter((lag.state, lag.kind) for _, lag in of).most_common(1)[0]
-        pairs[action] = [(n, lag) for n, lag in of if (lag.state, lag.kind) == (state, kind)]
-    usual = {action: Counter(lag.steps for _, lag in of).most_common(1)[0][0] for action, of in pairs.items()}
+        (state, kind), times = Counter((lag.state, lag.kind) for _, lag in of).most_common(1)[0]
+        if times < PAIR_SHARE * sum(bool(s.lags) for s in summaries):
+            continue  # among many episodes one or two go with something by chance
+        alike = {n: lag for n, lag in of if (lag.state, lag.kind) == (state, kind)}
+        # Where little is commanded, a target holds mostly the noise of the state that it was made from.
+        least = QUIET * float(np.median([lag.size for lag in alike.values()]))
+        pairs[action] = {n: lag for n, lag in alike.items() if lag.size > least}
+    pooled = {action: pooled_lags(list(of.values())) for action, of in pairs.items()}
+    usual = {action: max(scores, key=lambda k: scores[k]) for action, scores in pooled.items()}
     if not usual:
         return
     common = Counter(usual.values()).most_common(1)[0][0]
     follow: dict[int, list[str]] = defaultdict(list)
-    differ: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for action, of in pairs.items():
-        steps, lag = usual[action], of[0][1]
+    for action, scores in pooled.items():
+        steps, lag = usual[action], next(iter(pairs[action].values()))
         first = 1 if lag.kind == "delta" else 0
-        ahead = max(lag.at(k) for k in range(first, len(lag.profile) // 2 + 1))
-        if steps < first and float(lag.profile.max()) - ahead > CLEAR_LEAD:
+        if steps < first and scores[steps] - max(r for k, r in scores.items() if k >= first) > CLEAR_LEAD:
             follow[steps].append(f"{action} (with {lag.state})")
-        elif steps != common and float(np.mean([x.at(steps) - x.at(common) for _, x in of])) > CLEAR_LEAD:
+        elif steps != common and scores[steps] - scores.get(common, 0.0) > CLEAR_LEAD:
             yield lag_finding("note", action, steps, f"the other actions have {common}")
-        for number, found in of:
-            if found.steps != steps and found.at(found.steps) - found.at(steps) > CLEAR_LEAD:
-                differ[number, found.steps].append(action)
     for steps, names in follow.items():
         what = f"actions follow the state: they go best with what it did {1 - steps} steps before its next change."
         step = "Shift the actions, so that row t holds the command that is given at t."
         yield Finding(severity="warning", check="lag", where=", ".join(names), what=what, step=step)
     if common > 1 and not follow:
         yield lag_finding("note", "actions", common, "1 is usual")
-    for (number, steps), names in differ.items():
-        where = f"episode {number}, {', '.join(names)}"
-        yield lag_finding("warning", where, steps, f"the dataset has {usual[names[0]]}")
+    for number in sorted({n for of in pairs.values() for n in of}):
+        mine = {action: of[number] for action, of in pairs.items() if number in of}
+        off = odd_by(mine, usual)
+        for steps in sorted({usual[action] for action in mine} if off else ()):
+            where = f"episode {number}, {', '.join(action for action in mine if usual[action] == steps)}"
+            yield lag_finding("warning", where, steps + off, f"the dataset has {steps}")
+
+
+def pooled_lags(of: Sequence[Lag]) -> dict[int, float]:
+    """The mean r squared at every lag, over the episodes in which it was tried."""
+    most = max(len(lag.profile) for lag in of) // 2
+    return {k: float(np.nanmean([lag.at(k) ** 2 for lag in of])) for k in range(-most, most + 1)}
+
+
+def odd_by(mine: Mapping[str, Lag], usual: Mapping[str, int]) -> int:
+    """By how many steps all actions of an episode are paired otherwise than in the dataset; 0 without clear evidence.
+
+    A recorder shifts a whole row, so the actions are judged together. Fisher's z of the two correlations are taken as
+    independent: in truth they go together, which makes their difference surer than what is asked here.
+    """
+    most = min(len(lag.profile) for lag in mine.values()) // 2
+    best, lead = 0, ODD_LEAD
+    for off in range(-2 * most, 2 * most + 1):
+        r, z = [], []
+        for action, lag in mine.items():
+            here, there = lag.at(usual[action] + off), lag.at(usual[action])
+            r.append(here**2 - there**2)
+            z.append((sigmas(here, lag.samples) - sigmas(there, lag.samples)) / np.sqrt(2))
+        if np.mean(r) > lead and sum(z) / np.sqrt(len(z)) > ODD_SIGMAS:  # NaN, a lag not tried, is in neither
+            best, lead = off, float(np.mean(r))
+    return best
 
 
 def lag_finding(severity: Severity, where: str, steps: int, otherwise: str) -> Finding:
