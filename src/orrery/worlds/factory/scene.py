@@ -33,6 +33,7 @@ from orrery.worlds.factory.layout import (
 )
 from orrery.worlds.factory.materials import MATERIALS
 from orrery.worlds.factory.parts import FINISHES, KINDS, PEG_HALF_M, Rgb
+from orrery.worlds.factory.shade import CHECKER, STRIPES
 
 CAMERAS = ("front", "side", "wrist")
 VIEWS = {
@@ -60,7 +61,6 @@ LAMP_ON: Rgb = (0.30, 1.00, 0.36)
 BUTTONS: dict[Button, Rgb] = {"start": (0.14, 0.72, 0.28), "stop": (0.84, 0.14, 0.12)}
 LOOKS = {"plastic": (0.25, 0.4, 0.0), "steel": (0.7, 0.7, 0.45), "brass": (0.7, 0.7, 0.40), "matt": (0.05, 0.2, 0.0)}
 """Shading class -> specular, shininess, reflectance."""
-CHECKER, STRIPES = 1, 2
 ALWAYS_TOUCHING = (("belt", "bench"), ("belt", "rails"), ("panel", "button_start"), ("panel", "button_stop"))
 """Neighbours whose contact is neither simulated nor heard."""
 
