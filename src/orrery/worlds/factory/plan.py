@@ -15,7 +15,7 @@ from orrery.worlds.factory.scene import CAMERAS
 from orrery.worlds.factory.tasks import TASKS
 
 FORMAT, VERSION = "orrery.factory_plan", 1
-SIDE_STEPS = tuple(kind for kind in BRANCHES if kind != "expert")
+SIBLINGS = tuple(kind for kind in BRANCHES if kind != "expert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Split:
     episodes: Mapping[str, Mapping[str, int]]
     """Behaviour -> task -> how many."""
     groups: int
-    """So many expert episodes of each task get siblings: the same beginning, then each of SIDE_STEPS."""
+    """So many expert episodes of each task get siblings: the same beginning, then each of SIBLINGS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class EpisodeSpec:
     task: str
     behaviour: str
     branch: str | None = None
-    """It begins in the middle of the expert's attempt of this seed and goes on like this, a word of SIDE_STEPS."""
+    """It begins in the middle of the expert's attempt of this seed and goes on like this, a word of SIBLINGS."""
 
 
 def read_plan(path: Path) -> Plan:
@@ -158,7 +158,7 @@ def episodes(split: Split) -> list[EpisodeSpec]:
     for seed, (_, _, name, task, number) in enumerate(sorted(rows), split.first_seed):
         found.append(EpisodeSpec(seed=seed, task=task, behaviour=name))
         if name == "expert" and number < split.groups:
-            found += [EpisodeSpec(seed=seed, task=task, behaviour=name, branch=kind) for kind in SIDE_STEPS]
+            found += [EpisodeSpec(seed=seed, task=task, behaviour=name, branch=kind) for kind in SIBLINGS]
     if split.first_seed + len(rows) - 1 > split.last_seed:
         raise SettingsError(
             f"Split {split.name} needs {len(rows)} seeds from {split.first_seed} on, but may take them only up to "

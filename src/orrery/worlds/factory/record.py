@@ -28,7 +28,7 @@ from orrery.worlds.factory.behaviours import BEHAVIOURS, chunk, policy
 from orrery.worlds.factory.captions import LEVELS, caption
 from orrery.worlds.factory.cell import ACTION_COLUMNS, CONTROL_HZ, EMBODIMENT, STATE_COLUMNS, STEP_S, Cell, Report
 from orrery.worlds.factory.hearing import history
-from orrery.worlds.factory.plan import SIDE_STEPS, EpisodeSpec, Plan, Split, episodes
+from orrery.worlds.factory.plan import SIBLINGS, EpisodeSpec, Plan, Split, episodes
 from orrery.worlds.factory.questions.edits import Clip, clip_sound, film_clip, make_clip
 from orrery.worlds.factory.questions.question import Question, ask
 from orrery.worlds.factory.render import Renderer
@@ -37,7 +37,7 @@ from orrery.worlds.factory.sound import RATE_HZ, Sounding, Strike, labels, synth
 from orrery.worlds.factory.tasks import TASKS, draw_job
 
 COLUMNS = {"observation.state": STATE_COLUMNS, "action": ACTION_COLUMNS, "expert.action": ACTION_COLUMNS}
-SIDE_STEPS_LONG = 32
+SIBLING_STEPS = 32
 """Steps of a sibling."""
 IN_FLIGHT = 3
 """Episodes per worker that may be staged ahead of the one that is adopted next."""
@@ -66,7 +66,7 @@ class Take:
     @property
     def branch(self) -> tuple[int, ...]:
         """What tells the streams of chance of siblings apart."""
-        return () if self.spec.branch is None else (SIDE_STEPS.index(self.spec.branch),)
+        return () if self.spec.branch is None else (SIBLINGS.index(self.spec.branch),)
 
 
 def layout_of(plan: Plan) -> Layout:
@@ -107,8 +107,8 @@ def play(spec: EpisodeSpec, plan: Plan, split: Split) -> Take:
         fork_step = int(stream(3).integers(len(attempt.moments) // 5, max(4 * len(attempt.moments) // 5, 1)))
         before = list(attempt.reports[:fork_step])
         cell.restore(attempt.moments[fork_step].state)
-        actor = chunk(spec.branch, cell, job.goals, SIDE_STEPS_LONG, stream(4 + SIDE_STEPS.index(spec.branch)))
-        attempt = roll(cell, job, actor, steps=SIDE_STEPS_LONG, to_the_end=True)
+        actor = chunk(spec.branch, cell, job.goals, SIBLING_STEPS, stream(4 + SIBLINGS.index(spec.branch)))
+        attempt = roll(cell, job, actor, steps=SIBLING_STEPS, to_the_end=True)
     cell.restore(start)
     heard = history(cell, [*before, *attempt.reports])
     return Take(
