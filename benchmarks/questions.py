@@ -83,8 +83,8 @@ def pool(attempts: int, first: int, workers: int) -> tuple[list[Question], float
 def judge(learnt: int, attempts: int, workers: int, per_family: int) -> bool:
     """Print the table; whether every family with enough questions is near chance."""
     rng = np.random.default_rng(0)
-    training, took_s = pool(learnt, 0, workers)
-    validation, _ = pool(attempts, 1_000_000, workers)
+    training, took_s = pool(learnt, 9_600_000, workers)
+    validation, _ = pool(attempts, 9_700_000, workers)
     print(f"{learnt} + {attempts} attempts; {len(training) / learnt:.1f} questions an attempt, asked in {took_s:.2f} s")
     raw = Counter(question.family for question in validation)
     training, validation = balanced(training, rng, per_family), balanced(validation, rng, per_family)
