@@ -9,7 +9,7 @@ import pytest
 
 from orrery.errors import SettingsError, TaskError
 from orrery.tasks.embodiment import embodiment
-from orrery.worlds.factory.cell import ACTION_LIMITS, ACTION_NAMES, ACTION_UNITS, CONTROL_HZ, EMBODIMENT, Cell
+from orrery.worlds.factory.cell import ACTION_COLUMNS, ACTION_LIMITS, CONTROL_HZ, EMBODIMENT, Cell
 from orrery.worlds.factory.layout import CellParameters, Layout, Panel, Placed
 from orrery.worlds.factory.parts import HELD_OUT, Part
 from orrery.worlds.factory.scene import HOME, WORKSPACE
@@ -185,7 +185,9 @@ def test_a_snapshot_of_another_cell_is_refused():
 
 def test_the_contract_of_the_gantry_is_that_of_the_cell():
     row = embodiment("factory_gantry")
-    assert (row.action_names, row.units, row.fps) == (ACTION_NAMES, ACTION_UNITS, CONTROL_HZ)
+    named = zip(row.action_names, row.units, strict=True)
+    columns = [name if unit == "1" else f"{name}_{unit}" for name, unit in named]
+    assert (tuple(columns), row.fps) == (ACTION_COLUMNS, CONTROL_HZ)
     assert row.statistics.hi == (*ACTION_LIMITS, 1.0)
     assert row.statistics.lo == (*(-limit for limit in ACTION_LIMITS), 0.0)
     assert row.name == EMBODIMENT

@@ -12,16 +12,14 @@ from jaxtyping import Bool, Float, Float32, Float64
 
 from orrery.errors import TaskError
 from orrery.worlds.factory.contacts import ContactTracker, Impact, Rubbing, TrackerState
-from orrery.worlds.factory.layout import Button, CellParameters, Layout
+from orrery.worlds.factory.layout import CellParameters, Layout
 from orrery.worlds.factory.scene import AXES, FINGER_STROKE_M, HOME, LAMP_ON, WORKSPACE, build
 
 EMBODIMENT = "factory_gantry"
 """Row of `tasks.embodiment` that says what actions mean."""
 CONTROL_HZ = 20
 STEP_S = 1 / CONTROL_HZ
-ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")
 ACTION_COLUMNS = ("dx_m", "dy_m", "dz_m", "dyaw_rad", "gripper")
-ACTION_UNITS = ("m", "m", "m", "rad", "1")
 STATE_COLUMNS = ("x_m", "y_m", "z_m", "yaw_rad", "aperture")
 ACTION_LIMITS = (0.03, 0.03, 0.03, 0.15)
 """Largest motion of one step: 0.6 m/s and 3 rad/s."""
@@ -342,9 +340,6 @@ class Cell:
 
     def touches(self, one: str, other: str) -> bool:
         return pair(one, other) in self.memory.touching
-
-    def button_depth_m(self, button: Button) -> float:
-        return float(-self.data.qpos[self._buttons[button]])
 
     def colours(self) -> Float[np.ndarray, "G 4"]:
         """Colours of all geoms: those of the model, and the lamp as it is now."""
