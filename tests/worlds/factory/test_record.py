@@ -96,6 +96,9 @@ def test_a_plan_is_spread_over_tasks_and_behaviours_and_each_episode_has_a_seed(
         ("groups = 0", "groups = 3", "groups must be 0 to 0"),
         ("unseen = true", "unseen = 1", "true or false"),
         ("[[split]]", "[[split]", "not valid TOML"),
+        ('"train"', '"../train"', "becomes a folder"),
+        ("first_seed = 100", 'first_seed = "100"', "whole numbers"),
+        ("[0.003, 0.001]", "[]", "clearances_m lists"),
     ],
 )
 def test_a_wrong_plan_is_refused_with_what_is_wrong(tmp_path, old, new, said):

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from orrery.errors import SettingsError
 from orrery.tasks.checks import nearest, shown
 from orrery.worlds.factory.behaviours import BRANCHES, behaviour
+from orrery.worlds.factory.parts import PEG_HALF_M
 from orrery.worlds.factory.scene import CAMERAS
 from orrery.worlds.factory.tasks import TASKS
 
@@ -88,6 +90,13 @@ def read_plan(path: Path) -> Plan:
     for name in ("height", "width"):
         if type(content[name]) is not int or not 16 <= content[name] <= 1024 or content[name] % 2:
             raise SettingsError(f"{where}: {name} must be an even whole number from 16 to 1024, got {content[name]!r}.")
+    fits = content["clearances_m"]
+    if (
+        not isinstance(fits, list)
+        or not fits
+        or not all(type(fit) is float and 0.0002 <= fit < PEG_HALF_M for fit in fits)
+    ):
+        raise SettingsError(f"{where}: clearances_m lists metres from 0.0002 to {PEG_HALF_M}, got {fits!r}.")
     splits = tuple(read_split(entry, f"{where}, split {index}") for index, entry in enumerate(content["split"]))
     plan = Plan(
         name=content["name"], cameras=cameras, height=content["height"], width=content["width"],
@@ -107,6 +116,12 @@ def read_plan(path: Path) -> Plan:
 def read_split(entry: Mapping[str, Any], where: str) -> Split:
     """One [[split]] of a plan."""
     check_keys(entry, ("name", "first_seed", "last_seed", "unseen", "random_look", "groups", "episodes"), where)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", str(entry["name"])):
+        raise SettingsError(f"{where}: the name {entry['name']!r} becomes a folder; use letters, digits, _ and -.")
+    if type(entry["first_seed"]) is not int or type(entry["last_seed"]) is not int:
+        raise SettingsError(
+            f"{where}: seeds are whole numbers, got {entry['first_seed']!r} and {entry['last_seed']!r}."
+        )
     counted = {}
     for name, amount in entry["episodes"].items():
         row = behaviour(name)

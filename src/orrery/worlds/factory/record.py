@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -386,16 +386,23 @@ def staged_by_processes(jobs: Sequence[StageJob], workers: int, _: str | None) -
         return
     # Not fork: threads of the encoder and of arrays may be running.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: dict[int, Future[Path]] = {}
-        submitted = 0
-        for number, job in enumerate(jobs):
-            while submitted < min(len(jobs), number + IN_FLIGHT * workers):
-                if not jobs[submitted][3].exists():
-                    waiting[submitted] = pool.submit(stage, *jobs[submitted])
-                submitted += 1
-            if number in waiting:
-                waiting.pop(number).result()
-            yield job[3]
+        yield from in_order(jobs, workers, lambda job: pool.submit(stage, *job).result)
+
+
+def in_order(
+    jobs: Sequence[StageJob], workers: int, begin: Callable[[StageJob], Callable[[], object]]
+) -> Iterator[Path]:
+    """Begin jobs a little ahead of the one whose folder is asked for next; `begin` returns what waits for its end."""
+    waiting: dict[int, Callable[[], object]] = {}
+    begun = 0
+    for number, job in enumerate(jobs):
+        while begun < min(len(jobs), number + IN_FLIGHT * workers):
+            if not jobs[begun][3].exists():
+                waiting[begun] = begin(jobs[begun])
+            begun += 1
+        if number in waiting:
+            waiting.pop(number)()
+        yield job[3]
 
 
 def staged_by_ray(jobs: Sequence[StageJob], workers: int, address: str | None) -> Iterator[Path]:
@@ -416,16 +423,12 @@ def staged_by_ray(jobs: Sequence[StageJob], workers: int, address: str | None) -
         ray.init(address=address, log_to_driver=False)
     try:
         remote = ray.remote(num_cpus=1)(stage)
-        waiting: dict[int, Any] = {}
-        submitted = 0
-        for number, job in enumerate(jobs):
-            while submitted < min(len(jobs), number + IN_FLIGHT * workers):
-                if not jobs[submitted][3].exists():
-                    waiting[submitted] = remote.remote(*jobs[submitted])
-                submitted += 1
-            if number in waiting:
-                ray.get(waiting.pop(number))
-            yield job[3]
+
+        def begin(job: StageJob) -> Callable[[], object]:
+            made = remote.remote(*job)
+            return lambda: ray.get(made)
+
+        yield from in_order(jobs, workers, begin)
     finally:
         ray.shutdown()
 

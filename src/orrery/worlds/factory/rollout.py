@@ -107,16 +107,6 @@ def roll(cell: Cell, job: Job, policy: Policy, *, steps: int | None = None, to_t
     )
 
 
-def views(
-    cell: Cell, states: Sequence[CellState], camera: str, height: int, width: int, renderer: Renderer | None = None
-) -> Iterator[View]:
-    """What a camera sees at each of some states. `cell` is left in the last."""
-    renderer = renderer or Renderer(cell.model)
-    for state in states:
-        cell.restore(state)
-        yield see(cell, renderer, camera, height, width)
-
-
 def see(cell: Cell, renderer: Renderer, camera: str, height: int, width: int) -> View:
     """What a camera sees now: the lamp as it is, the belt where it has got to."""
     shift = {cell.belt_geom: (cell.memory.belt_travel_m, 0.0)}
@@ -126,6 +116,8 @@ def see(cell: Cell, renderer: Renderer, camera: str, height: int, width: int) ->
 def film(
     cell: Cell, states: Sequence[CellState], camera: str, height: int, width: int, renderer: Renderer | None = None
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The pictures of `views`."""
-    for view in views(cell, states, camera, height, width, renderer):
-        yield view.colour
+    """What a camera sees at each of some states. `cell` is left in the last."""
+    renderer = renderer or Renderer(cell.model)
+    for state in states:
+        cell.restore(state)
+        yield see(cell, renderer, camera, height, width).colour

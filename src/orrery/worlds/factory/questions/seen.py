@@ -4,7 +4,7 @@ Where a kind of part tells where it is likely to be (bars are rarely on the belt
 tells nothing; where a kind goes with certain colours, by its place in the picture.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -63,30 +63,21 @@ def trait_of(sight: Sight, index: int, what: str) -> str:
 
 def colour(rng: Rng, sights: list[Sight]) -> Iterator[Draft]:
     """The colour of a part that is called by its place."""
-    for sight, anchor, index in _anchored(rng, sights, SEEN_PX):
-        answer = sight.parts[index].finish
-        yield _still(
-            sight,
-            "colour",
-            answer,
-            choices_with(rng, answer, tuple(FINISHES)),
-            blanks={"part": ANCHOR_WORDS[anchor]},
-            asked=anchor,
-        )
+    return _trait(rng, sights, "colour", "finish", tuple(FINISHES), SEEN_PX)
 
 
 def kind(rng: Rng, sights: list[Sight]) -> Iterator[Draft]:
     """The kind of a part that is called by its place."""
-    for sight, anchor, index in _anchored(rng, sights, WHOLE_PX):
-        answer = sight.parts[index].kind
-        yield _still(
-            sight,
-            "kind",
-            answer,
-            choices_with(rng, answer, tuple(KINDS)),
-            blanks={"part": ANCHOR_WORDS[anchor]},
-            asked=anchor,
-        )
+    return _trait(rng, sights, "kind", "kind", tuple(KINDS), WHOLE_PX)
+
+
+def _trait(
+    rng: Rng, sights: list[Sight], family: str, what: str, pool: Sequence[str], least_px: int
+) -> Iterator[Draft]:
+    for sight, anchor, index in _anchored(rng, sights, least_px):
+        answer = trait_of(sight, index, what)
+        choices = choices_with(rng, answer, pool)
+        yield _still(sight, family, answer, choices, blanks={"part": ANCHOR_WORDS[anchor]}, asked=anchor)
 
 
 def left_right(rng: Rng, sights: list[Sight]) -> Iterator[Draft]:
