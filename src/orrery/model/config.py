@@ -34,6 +34,8 @@ class MoTConfig:
     """Rotary frequencies of the time, row and column axis; they sum to half the head width."""
     vision_channels: int = 48
     vision_patch: int = 2
+    cameras: int = 0
+    """Vision items that the model tells apart by an embedding of their own; 0 is none, as in the released families."""
     action_width: int | None = 64
     action_domains: int = 32
     sound_width: int | None = 64
@@ -47,6 +49,8 @@ class MoTConfig:
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise CheckpointError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly.")
+        if self.cameras < 0:
+            raise CheckpointError(f"cameras must be 0 or more, got {self.cameras}.")
         if 2 * sum(self.rope_axes) != self.head_width:
             raise CheckpointError(f"rope_axes {self.rope_axes} must sum to half of head_width {self.head_width}.")
 
@@ -91,6 +95,28 @@ EDGE = MoTConfig(
     rope_theta=1e8,
     sound_width=None,
 )
+PICO = MoTConfig(
+    family="pico",
+    width=512,
+    layers=8,
+    heads=8,
+    kv_heads=2,
+    head_width=64,
+    ffn_width=1792,
+    vocab=1024,
+    activation="relu2",
+    rope_theta=1e4,
+    rope_axes=(12, 10, 10),
+    vision_channels=32,
+    cameras=2,
+    action_width=8,
+    sound_width=64,
+    sound_fps=20.0,
+    clock=Clock(margin=64),
+    prediction="data",
+    sigma_floor=0.1,
+)
+"""Ours, trained on the factory cell: 20 M parameters a tower, both of which read and make everything."""
 TINY = MoTConfig(
     family="tiny",
     width=64,

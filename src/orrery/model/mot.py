@@ -234,6 +234,8 @@ class MoT(nn.Module):
         self.generation_norm = RMSNorm(width, config)
         self.vision_in = nn.Linear(config.vision_width, width)
         self.vision_out = nn.Linear(width, config.vision_width)
+        if config.cameras:
+            self.camera_embed = nn.Parameter(torch.zeros(config.cameras, width))
         self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         if config.sound_width is not None:
             self.sound_in = nn.Linear(config.sound_width, width)
@@ -317,7 +319,8 @@ class MoT(nn.Module):
         self._require(segment.kind)
         match segment.kind:
             case "vision":
-                return self.vision_in(x)
+                x = self.vision_in(x)
+                return x + self.camera_embed[segment.camera] if self.config.cameras else x
             case "sound":
                 return self.sound_in(x) + self.sound_embed
             case "action":

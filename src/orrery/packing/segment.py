@@ -35,6 +35,8 @@ class Segment:
     """Row of the action projections; see `tasks.embodiment`."""
     shares_origin: bool = False
     """A further vision item that starts at the same time as the first one instead of after it."""
+    camera: int = 0
+    """Which of a model's cameras a vision item shows; of account only where the model has a `camera_embed`."""
 
     def __post_init__(self) -> None:
         if self.rows * self.cols != self.clean.shape[1]:
