@@ -24,6 +24,7 @@ from orrery.model.config import MoTConfig
 from orrery.model.vision import VisionFeatures
 from orrery.packing.pack import Pack, TextPack
 from orrery.packing.segment import Kind, Segment
+from orrery.packing.stack import Stack, Track
 
 Rope = tuple[Float[Tensor, "L 1 E"], Float[Tensor, "L 1 E"]]
 
@@ -162,14 +163,36 @@ class Block(nn.Module):
         reads_otherwise = config.generates and config.text_key_norm
         self.text_key_norm = RMSNorm(config.head_width, config) if reads_otherwise else None
 
-    def read(
-        self, x: Float[Tensor, "L D"], rope: Rope, lengths: Sequence[int], past: LayerMemory | None
-    ) -> tuple[Float[Tensor, "L D"], LayerMemory]:
-        """The text tower: each token sees itself and what came before it in its sample."""
+    # Attention joins tokens; the three methods below look at each token alone, so that training can compile them once
+    # for any number of tokens.
+    def look_at_text(self, x: Float[Tensor, "L D"], rope: Rope) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries (L, N, E), keys as text reads them, keys as generation reads them, values (L, K, E)."""
         q, k, v = self.text.project(x)
         keys = rotate(self.text.k_norm(k), rope)
         # On the raw keys, before the rotation: what generation reads is normalised differently from what text reads.
         for_generation = keys if self.text_key_norm is None else rotate(self.text_key_norm(k), rope)
+        return rotate(self.text.q_norm(q), rope), keys, for_generation, v
+
+    def look_at_latents(self, x: Float[Tensor, "L D"], rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (L, N, E), keys and values (L, K, E) of the generation tower."""
+        tower = self.generation
+        assert tower is not None, "MoT.forward refuses a reasoner"
+        q, k, v = tower.project(x)
+        return rotate(tower.q_norm(q), rope), rotate(tower.k_norm(k), rope), v
+
+    def finish(
+        self, x: Float[Tensor, "L D"], attended: Float[Tensor, "L Q"], *, generation: bool
+    ) -> Float[Tensor, "L D"]:
+        """The rest of the layer, in one tower or the other."""
+        tower = self.generation if generation else self.text
+        assert tower is not None
+        return tower.finish(x, attended)
+
+    def read(
+        self, x: Float[Tensor, "L D"], rope: Rope, lengths: Sequence[int], past: LayerMemory | None
+    ) -> tuple[Float[Tensor, "L D"], LayerMemory]:
+        """The text tower: each token sees itself and what came before it in its sample."""
+        q, keys, for_generation, v = self.look_at_text(x, rope)
         memory = LayerMemory(keys=keys, keys_for_generation=for_generation, values=v)
         if past is not None:
             memory = LayerMemory(
@@ -178,9 +201,8 @@ class Block(nn.Module):
                 values=torch.cat([past.values, memory.values]),
             )
         key_lengths = lengths if past is None else (memory.keys.shape[0],)
-        q = rotate(self.text.q_norm(q), rope)
         attended = attend(q, memory.keys, memory.values, lengths, key_lengths, causal=True)
-        return self.text.finish(x, attended), memory
+        return self.finish(x, attended, generation=False), memory
 
     def generate(
         self,
@@ -191,10 +213,7 @@ class Block(nn.Module):
         text_lengths: Sequence[int],
     ) -> Float[Tensor, "L D"]:
         """The generation tower: each token sees all of its sample's text and all of its sample's latents."""
-        tower = self.generation
-        assert tower is not None, "MoT.forward refuses a reasoner"
-        q, k, v = tower.project(x)
-        q, k = rotate(tower.q_norm(q), rope), rotate(tower.k_norm(k), rope)
+        q, k, v = self.look_at_latents(x, rope)
         attended = attend(
             q,
             interleave(memory.keys_for_generation, k, text_lengths, lengths),
@@ -203,7 +222,7 @@ class Block(nn.Module):
             [text + own for text, own in zip(text_lengths, lengths, strict=True)],
             causal=False,
         )
-        return tower.finish(x, attended)
+        return self.finish(x, attended, generation=True)
 
 
 class DomainLinear(nn.Module):
@@ -297,6 +316,41 @@ class MoT(nn.Module):
             x = block.generate(x, rope, lengths, layer, memory.lengths)
         return self._predict(pack, self.generation_norm(x), sigmas)
 
+    def forward_stack(
+        self, stack: Stack, sigmas: Float[Tensor, "B S"], memory: TextMemory | None = None
+    ) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """What the heads put out for each track of a stack: velocity or data, as `config.prediction` says.
+
+        For samples of one shape; the same numbers as `forward` on the pack of them.
+        """
+        if memory is None:
+            memory = self.read(stack.text)
+        dtype = self.embed.weight.dtype
+        times = rearrange(self._embed_time(rearrange(sigmas, "b s -> (b s)")), "(b s) d -> b s d", b=len(sigmas)).to(
+            dtype
+        )
+        projected = []
+        for index, (track, latents) in enumerate(zip(stack.tracks, stack.latents, strict=True)):
+            count, frames, tokens, _ = latents.shape
+            x = self._project_in(track, rearrange(latents, "b t p c -> (b t p) c").to(dtype))
+            x = rearrange(x, "(b t p) d -> b t p d", b=count, t=frames, p=tokens)
+            x = x + ~track.given[:, :, None, None] * times[:, index, None, None]
+            projected.append(rearrange(x, "b t p d -> b (t p) d"))
+        x = rearrange(torch.cat(projected, dim=1), "b l d -> (b l) d")
+        count = len(stack.token_ids)
+        cos, sin = self._rotary(stack.positions)
+        rope = (cos.repeat(count, 1, 1), sin.repeat(count, 1, 1))
+        lengths = (stack.positions.shape[1],) * count
+        for block, layer in zip(self._blocks(), memory.layers, strict=True):
+            x = block.generate(x, rope, lengths, layer, memory.lengths)
+        hidden = rearrange(self.generation_norm(x), "(b l) d -> b l d", b=count)
+        out = []
+        pieces = hidden.split([track.clean.shape[1] * track.clean.shape[2] for track in stack.tracks], dim=1)
+        for track, piece in zip(stack.tracks, pieces, strict=True):
+            made = self._project_out(track, rearrange(piece, "b l d -> (b l) d")).float()
+            out.append(rearrange(made, "(b t p) c -> b t p c", b=count, p=track.clean.shape[2]))
+        return tuple(out)
+
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
@@ -315,7 +369,7 @@ class MoT(nn.Module):
             projected.append(x + noisy * time)
         return torch.cat(projected)
 
-    def _project_in(self, segment: Segment, x: Float[Tensor, "L C"]) -> Float[Tensor, "L D"]:
+    def _project_in(self, segment: Segment | Track, x: Float[Tensor, "L C"]) -> Float[Tensor, "L D"]:
         self._require(segment.kind)
         match segment.kind:
             case "vision":
@@ -326,7 +380,7 @@ class MoT(nn.Module):
             case "action":
                 return self.action_in(x, segment.domain) + self.action_embed
 
-    def _project_out(self, segment: Segment, x: Float[Tensor, "L D"]) -> Float[Tensor, "L C"]:
+    def _project_out(self, segment: Segment | Track, x: Float[Tensor, "L D"]) -> Float[Tensor, "L C"]:
         match segment.kind:
             case "vision":
                 return self.vision_out(x)
@@ -370,5 +424,8 @@ def interleave(
     first: Float[Tensor, "A K E"], second: Float[Tensor, "B K E"], firsts: Sequence[int], seconds: Sequence[int]
 ) -> Float[Tensor, "A+B K E"]:
     """Join two packed sequences sample by sample: sample i of the first, then sample i of the second."""
+    if len(set(firsts)) == len(set(seconds)) == 1:
+        both = [rearrange(x, "(b l) k e -> b l k e", b=len(firsts)) for x in (first, second)]
+        return rearrange(torch.cat(both, dim=1), "b l k e -> (b l) k e")
     pairs = zip(first.split(list(firsts)), second.split(list(seconds)), strict=True)
     return torch.cat([part for pair in pairs for part in pair])

@@ -40,6 +40,8 @@ def start_weights(mot: MoT, seed: int) -> None:
             last.weight.div_(math.sqrt(2 * mot.config.layers))
     mot.lm_head.weight.zero_()
     mot.vision_out.weight.zero_()
+    if mot.config.cameras:
+        fill(mot.camera_embed, 0.02)
     if mot.config.sound_width is not None:
         mot.sound_out.weight.zero_()
         mot.sound_embed.zero_()
