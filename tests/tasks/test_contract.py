@@ -148,7 +148,7 @@ def test_a_contract_that_contradicts_itself_is_refused(change):
     [
         lambda document: document.pop("units"),
         lambda document: document.update(colour="red"),
-        lambda document: document.update(version=2),
+        lambda document: document.update(version=1),
         lambda document: document.update(cameras=[{"name": "wrist"}]),
         lambda document: document.update(cameras="wrist"),
         lambda document: document.update(normaliser="none"),
@@ -163,3 +163,50 @@ def test_a_spoilt_document_is_refused(spoil):
     spoil(document)
     with pytest.raises(ContractError):
         ActionContract.from_json(document)
+
+
+STATED = replace(
+    CONTRACT,
+    state_names=("x_m", "y_m", "aperture"),
+    state_normaliser=Normaliser(kind="minmax", lo=(-0.4, -0.3, 0.0), hi=(0.4, 0.3, 1.0)),
+)
+
+
+def test_a_state_of_its_own_survives_json_and_its_numbers_are_guarded():
+    document = json.loads(json.dumps(STATED.to_json()))
+    assert ActionContract.from_json(document) == STATED
+    document["state_normaliser"]["lo"][0] = -0.5
+    with pytest.raises(ContractError, match="numbers were changed"):
+        ActionContract.from_json(document)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state_names": ("x", "y")},
+        {"state_names": ("x", "x", "y")},
+        {"state_names": ["x", "y", "z"]},
+        {"state_normaliser": Normaliser(kind="scale", scale=(1.0, 1.0))},
+    ],
+)
+def test_a_state_of_another_width_is_refused(change):
+    with pytest.raises(ContractError, match="state"):
+        replace(STATED, **change)
+
+
+def test_cameras_are_views_of_their_own_only_where_they_fill_their_pictures():
+    front, wrist = Camera(name="front", height=8, width=8), Camera(name="wrist", height=4, width=4)
+    assert replace(CONTRACT, cameras=(front, wrist)).views == ("front", "wrist")
+    assert replace(CONTRACT, cameras=(front,)).views == ()
+    assert replace(CONTRACT, cameras=(front, replace(wrist, layout="bottom"))).views == ()
+
+
+@pytest.mark.parametrize("name", ["../up", "a\\b", "new\nline", "x" * 81])
+def test_a_camera_that_cannot_name_a_file_is_refused(name):
+    with pytest.raises(ContractError, match="file name"):
+        Camera(name=name, height=8, width=8)
+
+
+def test_two_cameras_of_one_name_are_refused():
+    with pytest.raises(ContractError, match="different names"):
+        replace(CONTRACT, cameras=(Camera(name="front", height=8, width=8),) * 2)

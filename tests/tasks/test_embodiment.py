@@ -76,3 +76,14 @@ def test_the_right_hand_of_agibot_comes_before_the_left():
 def test_a_wrong_name_is_answered_with_the_nearest():
     with pytest.raises(TaskError, match="Did you mean 'droid_lerobot'"):
         embodiment("droid_lerobt")
+
+
+def test_the_state_of_the_gantry_spans_the_workspace_of_the_cell():
+    from orrery.worlds.factory.cell import STATE_COLUMNS
+    from orrery.worlds.factory.scene import WORKSPACE
+
+    row = embodiment("factory_gantry")
+    assert row.state_names == STATE_COLUMNS
+    spans = [*(WORKSPACE[axis] for axis in ("x", "y", "z", "yaw")), (0.0, 1.0)]
+    assert list(zip(row.state_normaliser.lo, row.state_normaliser.hi, strict=True)) == spans
+    assert row.contract().state_normaliser == row.state_normaliser

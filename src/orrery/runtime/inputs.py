@@ -25,8 +25,8 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm"})
 class Inputs:
     """What a request brings along."""
 
-    frames: Pixels | None = None
-    """(T, H, W, 3): the frames that are shown, exactly as many as the task shows."""
+    frames: tuple[Pixels, ...] = ()
+    """For each camera (T, H, W, 3): the frames that are shown, exactly as many as the task shows. Empty for none."""
     pins: Mapping[int, Pixels] = field(default_factory=dict)
     """Pixel frame -> (1 or 4, H, W, 3)."""
     sound: npt.NDArray[np.float32] | None = None
@@ -91,11 +91,17 @@ def read_inputs(request: Request, settings: Settings, sound_rate: int | None) ->
         RequestError: another number of frames, or another rate, than the task shows.
     """
     hashes: dict[str, str] = {}
-    frames = None
+    frames: tuple[Pixels, ...] = ()
     if request.vision is not None:
         assert not isinstance(request.vision, list)
-        frames = _frames("vision", request.vision, settings, hashes)
-        frames = _shown(frames, settings, _name("vision", request.vision))
+        if isinstance(request.vision, Mapping):
+            sources = {f"vision[{name!r}]": request.vision[name] for name, _, _ in settings.views}
+        else:
+            sources = {"vision": request.vision}
+        frames = tuple(
+            _shown(_frames(name, source, settings, hashes), settings, _name(name, source))
+            for name, source in sources.items()
+        )
     pins = {index: _pin(index, picture, settings, hashes) for index, picture in request.pins.items()}
     sound = None
     if settings.sound == "given":
@@ -107,13 +113,19 @@ def read_inputs(request: Request, settings: Settings, sound_rate: int | None) ->
     return Inputs(frames=frames, pins=pins, sound=sound, sound_name=_name("sound", request.sound), hashes=hashes)
 
 
-def fit(inputs: Inputs, settings: Settings, *, multiple: int) -> View:
-    """Choose how pictures are fitted: the tier's canvas for action tasks, else scaled to cover the size and cut.
+def fit(inputs: Inputs, settings: Settings, *, multiple: int) -> tuple[View, ...]:
+    """Choose how the pictures of each camera are fitted.
+
+    Those of several cameras are scaled to cover the camera's size and cut; one picture goes on the tier's canvas for
+    action tasks, else is scaled to cover the size and cut.
 
     Raises:
         RequestError: pictures of different sizes, or a size that the codec cannot hold.
     """
-    pictures = [*([] if inputs.frames is None else [inputs.frames]), *inputs.pins.values()]
+    if settings.views:
+        pairs = zip(inputs.frames, settings.views, strict=True)
+        return tuple(_covered(frames.shape[1:3], (height, width), multiple) for frames, (_, height, width) in pairs)
+    pictures = [*inputs.frames, *inputs.pins.values()]
     sizes = {picture.shape[1:3] for picture in pictures}
     if len(sizes) > 1:
         raise RequestError(f"Pictures of one request must have one size, got {sorted(sizes)}. Resize them first.")
@@ -121,8 +133,12 @@ def fit(inputs: Inputs, settings: Settings, *, multiple: int) -> View:
     if settings.tier is not None:
         assert source is not None, "action tasks always show a picture"
         canvas = action_canvas(source, settings.tier)
-        return View(source=source, height=canvas.height, width=canvas.width, canvas=canvas)
-    height, width = settings.size or source or (0, 0)
+        return (View(source=source, height=canvas.height, width=canvas.width, canvas=canvas),)
+    return (_covered(source, settings.size or source or (0, 0), multiple),)
+
+
+def _covered(source: tuple[int, int] | None, size: tuple[int, int], multiple: int) -> View:
+    height, width = size
     if height % multiple or width % multiple or not height:
         raise RequestError(
             f"Height and width must be multiples of {multiple}, got {height} x {width}. Give such a size."

@@ -140,17 +140,25 @@ def _outline_own(folder: Folder, parts: Parts) -> Outline:
         raise CheckpointError(f"{folder.path} is loaded whole: parts='reasoner' is for released folders. Leave it out.")
     eyes = None if document["eyes"] is None else VisionEncoderConfig.from_json(document["eyes"])
     names = [name for name in folder.files if name.startswith("tokenizer/")]
+    config = MoTConfig.from_json(document["model"])
+    contracts = tuple(ActionContract.from_json(contract) for contract in document["contracts"])
+    for contract in contracts:
+        if len(contract.views) > config.cameras:
+            raise CheckpointError(
+                f"{folder.path / 'config.json'}: {contract.embodiment} is seen by {len(contract.views)} cameras, and "
+                f"the model tells {config.cameras} apart. Restore the checkpoint."
+            )
     return Outline(
         path=folder.path,
         layout="orrery",
-        mot=MoTConfig.from_json(document["model"]),
+        mot=config,
         mot_stored=Stored(source=folder.file("model.safetensors"), layout=None),
         eyes=eyes,
         eyes_stored=None if eyes is None else Stored(source=folder.file("eyes.safetensors"), layout=None),
         vision_codec=document["vision_codec"],
         sound_codec=document["sound_codec"],
         text=TextTokenizer.from_files({Path(n).name: folder.file(n).read_bytes() for n in names}) if names else None,
-        contracts=tuple(ActionContract.from_json(contract) for contract in document["contracts"]),
+        contracts=contracts,
         family=document["family"],
         trained=document["trained"],
         tasks=_tasks(document["tasks"], folder.path),

@@ -36,9 +36,10 @@ class Prepared:
 
     job: Job
     settings: Settings
-    view: View
-    latent_size: tuple[int, int]
-    """Height and width of the vision latents."""
+    views: tuple[View, ...]
+    """One for each camera, in their order."""
+    latent_sizes: tuple[tuple[int, int], ...]
+    """Height and width of the vision latents of each."""
     sound_samples: int | None
     normaliser: Normaliser
 
@@ -62,16 +63,18 @@ def prepare(
         RequestError: media that do not fit the settings; nothing is cut, padded or repeated to make them fit.
     """
     assert model.vision is not None
-    view = fit(inputs, settings, multiple=model.vision.spatial)
-    vision, latent_size = _vision_segment(model, settings, inputs, view)
-    segments, sound_samples = [vision], None
+    views = fit(inputs, settings, multiple=model.vision.spatial)
+    latent_sizes = tuple(view.latent_size(model.vision.spatial) for view in views)
+    segments = [_vision_segment(model, settings, inputs, views, camera) for camera in range(len(views))]
+    sound_samples = None
     if settings.sound is not None:
         segment, sound_samples = _sound_segment(model, settings, inputs)
         segments.append(segment)
     normaliser = Normaliser()
     if settings.embodiment is not None:
-        normaliser = contract.normaliser if contract is not None else embodiment(settings.embodiment).normaliser
-        segments.append(_action_segment(model, request, settings, normaliser))
+        robot = contract if contract is not None else embodiment(settings.embodiment)
+        normaliser = robot.normaliser
+        segments.append(_action_segment(model, request, settings, normaliser, robot.state_normaliser or normaliser))
     if all(bool(segment.given.all()) for segment in segments):
         raise RequestError(
             f"Nothing is left to make: task {settings.task!r} of frames {settings.frames} is given all of them. "
@@ -91,8 +94,10 @@ def prepare(
 
     scales = settings.guidance or {}
     job = Job(
-        sample=sample(positive_text(settings, height=view.height, width=view.width)),
-        negative=sample(negative_text(settings, height=view.height, width=view.width)) if settings.guided else None,
+        sample=sample(positive_text(settings, height=views[0].height, width=views[0].width)),
+        negative=sample(negative_text(settings, height=views[0].height, width=views[0].width))
+        if settings.guided
+        else None,
         sampler=sampler,
         turns=turns,
         scales=tuple(scales.get(segment.kind, 1.0) for segment in segments),
@@ -101,8 +106,8 @@ def prepare(
     return Prepared(
         job=job,
         settings=settings,
-        view=view,
-        latent_size=latent_size,
+        views=views,
+        latent_sizes=latent_sizes,
         sound_samples=sound_samples,
         normaliser=normaliser,
     )
@@ -112,13 +117,17 @@ def finish(model: Model, prepared: Prepared, latents: Latents, manifest: dict[st
     """Decode what the sampler made. A task without imagined future gives no video, only what it was asked for."""
     assert model.vision is not None
     settings, segments = prepared.settings, prepared.job.sample.segments
+    cameras = _camera_names(model, settings)
+    kept: dict[str, Tensor] = {}
+    videos: dict[str, npt.NDArray[np.uint8]] = {}
+    for camera, (name, size) in enumerate(zip(cameras, prepared.latent_sizes, strict=True)):
+        tokens = latents[camera].float()
+        seen = kept["vision" if camera == 0 else f"vision-{name}"] = unpatchify(
+            tokens, *size, model.mot.config.vision_patch
+        )
+        if not segments[camera].given.all():
+            videos[name] = model.vision.decode(seen)
     found = {segment.kind: x.float() for segment, x in zip(segments, latents, strict=True)}
-    kept: dict[str, Tensor] = {
-        "vision": unpatchify(found["vision"], *prepared.latent_size, model.mot.config.vision_patch)
-    }
-    video = None
-    if not segments[0].given.all():
-        video = model.vision.decode(kept["vision"])
     sound = actions = None
     if prepared.sound_samples is not None:
         assert model.sound is not None
@@ -130,7 +139,7 @@ def finish(model: Model, prepared: Prepared, latents: Latents, manifest: dict[st
         rows = kept["action"].cpu().numpy()[int(settings.state or False) :]
         actions = None if segments[-1].given.all() else prepared.normaliser.decode(rows)
     return Result(
-        video=video,
+        videos=videos,
         fps=None if settings.fps is None else float(settings.fps),
         sound=sound,
         sound_rate=model.sound.rate if sound is not None and model.sound is not None else None,
@@ -140,17 +149,25 @@ def finish(model: Model, prepared: Prepared, latents: Latents, manifest: dict[st
     )
 
 
-def _vision_segment(model: Model, settings: Settings, inputs: Inputs, view: View) -> tuple[Segment, tuple[int, int]]:
-    """What the task shows as clean latent frames, zeros elsewhere."""
-    codec, patch = model.vision, model.mot.config.vision_patch
+def _camera_names(model: Model, settings: Settings) -> tuple[str, ...]:
+    """What the videos of a result are called: the cameras of the contract, or "vision" where none is named."""
+    if settings.views:
+        return tuple(name for name, _, _ in settings.views)
+    first = {contract.cameras[0].name for contract in model.contracts.values() if contract.cameras}
+    return (first.pop() if len(first) == 1 else "vision",)
+
+
+def _vision_segment(model: Model, settings: Settings, inputs: Inputs, views: tuple[View, ...], camera: int) -> Segment:
+    """What the task shows of one camera as clean latent frames, zeros elsewhere."""
+    codec, patch, view = model.vision, model.mot.config.vision_patch, views[camera]
     assert codec is not None
     assert settings.latent_frames is not None
     height, width = view.latent_size(codec.spatial)
     clean = torch.zeros(codec.channels, settings.latent_frames, height, width)
     given = torch.zeros(settings.latent_frames, dtype=torch.bool)
-    if inputs.frames is not None:
+    if inputs.frames:
         # The codec is causal in time: the first frames encoded alone are the first latents of the whole.
-        latents = codec.encode(view.apply(inputs.frames))[:, :, :height, :width]
+        latents = codec.encode(view.apply(inputs.frames[camera]))[:, :, :height, :width]
         clean[:, : latents.shape[1]] = latents
         given[: latents.shape[1]] = True
     for index, frames in inputs.pins.items():
@@ -160,7 +177,7 @@ def _vision_segment(model: Model, settings: Settings, inputs: Inputs, view: View
         clean[:, index // codec.temporal] = latents
         given[index // codec.temporal] = True
     rows, cols = grid_of(height, width, patch)
-    segment = Segment(
+    return Segment(
         kind="vision",
         clean=patchify(clean, patch),
         given=given,
@@ -168,8 +185,9 @@ def _vision_segment(model: Model, settings: Settings, inputs: Inputs, view: View
         rows=rows,
         cols=cols,
         fps=None if settings.fps is None else float(settings.fps),
+        shares_origin=camera > 0,
+        camera=camera,
     )
-    return segment, (height, width)
 
 
 def _sound_segment(model: Model, settings: Settings, inputs: Inputs) -> tuple[Segment, int]:
@@ -207,7 +225,9 @@ def _sound_segment(model: Model, settings: Settings, inputs: Inputs) -> tuple[Se
     return segment, samples
 
 
-def _action_segment(model: Model, request: Request, settings: Settings, normaliser: Normaliser) -> Segment:
+def _action_segment(
+    model: Model, request: Request, settings: Settings, normaliser: Normaliser, of_state: Normaliser
+) -> Segment:
     """Actions in the model's units, a row of the current state before them where there is one."""
     full, width = model.mot.config.action_width, settings.action_width
     assert full is not None
@@ -224,11 +244,11 @@ def _action_segment(model: Model, request: Request, settings: Settings, normalis
             "domains of this checkpoint. Load another."
         )
     table = request.action_table()
-    known: list[npt.NDArray[Any]] = [] if request.state is None else [np.asarray([request.state], dtype=np.float32)]
-    known += [] if table is None else [table]
+    known = [] if request.state is None else [of_state.encode(np.asarray([request.state], dtype=np.float32))]
+    known += [] if table is None else [normaliser.encode(table)]
     clean = torch.zeros(settings.action_rows, full)
     if known:
-        rows = torch.from_numpy(normaliser.encode(np.concatenate(known)))
+        rows = torch.from_numpy(np.concatenate(known))
         clean[: len(rows), :width] = rows
     return Segment(
         kind="action",

@@ -221,7 +221,7 @@ def _contract_rows(name: str, contract: Mapping[str, Any]) -> list[tuple[str, st
     """The whole contract, one entry a line."""
     rows = []
     for key, value in contract.items():
-        if key == "normaliser":
+        if key in ("normaliser", "state_normaliser") and value is not None:
             text = f"{value['kind']}, sha256 {value['sha256']}"
         elif key == "cameras":
             text = "; ".join(_camera_line(camera) for camera in value) or "none"

@@ -26,8 +26,9 @@ RANDOM_WEIGHTS = "The weights are random: nothing here was learned."
 class Result:
     """What was made. A modality that the task does not have is None."""
 
-    video: npt.NDArray[np.uint8] | None = None
-    """RGB (T, H, W, 3); frames that were given are decoded from their latents. T is 1 for a picture."""
+    videos: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    """By camera, in the checkpoint's order ("vision" where it names none): RGB (T, H, W, 3). Frames that were given are
+    decoded from their latents. T is 1 for a picture."""
     fps: float | None = None
     sound: npt.NDArray[np.float32] | None = None
     """(N, channels) in [-1, 1]."""
@@ -36,9 +37,15 @@ class Result:
     """(T, A) in raw robot units, without the row of the current state."""
     text: str | None = None
     latents: Mapping[str, Tensor] = field(default_factory=dict)
-    """"vision" (C, t, h, w), "sound" (t, C), "action" (rows, A) as the model sees them, float32."""
+    """"vision" (C, t, h, w), "sound" (t, C), "action" (rows, A) as the model sees them, float32. Cameras after the
+    first have keys such as "vision-wrist"."""
     manifest: Mapping[str, Any] = field(default_factory=dict)
     """What `run.json` will hold, but for the hashes of the files."""
+
+    @property
+    def video(self) -> npt.NDArray[np.uint8] | None:
+        """Of the first camera; None where no pictures were made."""
+        return next(iter(self.videos.values()), None)
 
     def write(self, folder: Path) -> "Result":
         """Write everything into a new folder, whole or not at all.
@@ -65,11 +72,14 @@ class Result:
         if self.sound is not None and self.sound_rate is not None:
             sound = Sound(samples=self.sound, rate=self.sound_rate)
             write_wav(folder / "sound.wav", sound, metadata=mark)
-        if self.video is not None and len(self.video) == 1:
-            write_png(folder / "image.png", self.video[0], metadata=mark)
-        elif self.video is not None:
-            assert self.fps is not None
-            write_video(folder / "video.mp4", self.video, self.fps, sound=sound, metadata=mark)
+        for camera, (name, video) in enumerate(self.videos.items()):
+            label = f"-{name}" if camera else ""
+            if len(video) == 1:
+                write_png(folder / f"image{label}.png", video[0], metadata=mark)
+            else:
+                assert self.fps is not None
+                heard = None if camera else sound
+                write_video(folder / f"video{label}.mp4", video, self.fps, sound=heard, metadata=mark)
         if self.actions is not None:
             rows = {"actions": self.actions.tolist(), "digital_source_type": SYNTHETIC}
             write_atomic(folder / "actions.json", dump_json(rows))

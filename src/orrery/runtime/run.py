@@ -109,6 +109,7 @@ def _plan(model: Model, request: Request) -> _Plan:
 def _looks(model: Model, request: Request, settings: Settings, hashes: dict[str, str]) -> list[Look]:
     if request.vision is None:
         return []
+    assert not isinstance(request.vision, Mapping), "questions are not asked about cameras by name"
     looks = []
     for frames, fps in read_looks(request.vision, hashes):
         if fps is None:
@@ -158,6 +159,14 @@ def _answer(model: Model, plan: _Plan, on_text: Show | None) -> Result:
     return Result(text=written.text, manifest={**_manifest(model, plan), "ended": written.ended})
 
 
+def _view(prepared: Prepared) -> dict[str, Any]:
+    """How pictures were fitted; by camera where there are several."""
+    if not prepared.settings.views:
+        return prepared.views[0].to_json()
+    names = [name for name, _, _ in prepared.settings.views]
+    return {name: view.to_json() for name, view in zip(names, prepared.views, strict=True)}
+
+
 def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
     """Everything needed to make the result again, and to know what it is worth."""
     origin = model.origin
@@ -169,7 +178,7 @@ def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
         "settings": plan.settings.to_json(),
         "seed": plan.settings.seed,
         "inputs": dict(plan.hashes),
-        "view": None if plan.prepared is None else plan.prepared.view.to_json(),
+        "view": None if plan.prepared is None else _view(plan.prepared),
         "checkpoint": {"name": origin.path.name, "layout": origin.layout, "files": dict(origin.weights)},
         "contract": None if plan.contract is None else plan.contract.to_json(),
         "weights": trained,

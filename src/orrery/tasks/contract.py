@@ -12,7 +12,7 @@ from orrery.errors import ContractError
 from orrery.tasks.checks import Number, nearest, shown
 from orrery.tasks.normaliser import Normaliser
 
-VERSION = 1
+VERSION = 2
 DOMAINS = 32
 SHOWN = 80
 """Characters of a value in an error line."""
@@ -39,6 +39,10 @@ class Camera:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or not isinstance(self.layout, str):
             raise ContractError(f"A camera needs a name and a layout, got {shown(self.name)}, {shown(self.layout)}.")
+        if any(sign in self.name for sign in "/\\") or not self.name.isprintable() or len(self.name) > SHOWN:
+            raise ContractError(
+                f"Camera {shown(self.name)} cannot be part of a file name. Give at most {SHOWN} characters, no slashes."
+            )
         for side in (self.height, self.width):
             if isinstance(side, bool) or not isinstance(side, int) or side < 1:
                 raise ContractError(f"Camera {shown(self.name)} has a side of {shown(side)}. Give pixels, at least 1.")
@@ -53,6 +57,8 @@ class ActionContract:
 
     `gripper_index` is the column of the gripper (the first, for two arms); `gripper_open` says which end of
     `gripper_range` is open. `chunk` is the number of actions of one call; there is one frame more than actions.
+    `state_names` and `state_normaliser` say what the current state is, which a policy may be given as row 0 of its
+    actions; left out, it is an action row in every respect.
     """
 
     embodiment: str
@@ -69,6 +75,8 @@ class ActionContract:
     chunk: int
     cameras: tuple[Camera, ...] = ()
     normaliser: Normaliser
+    state_names: tuple[str, ...] = ()
+    state_normaliser: Normaliser | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("frame", get_args(Frame)), ("mode", get_args(Mode)), ("rotation", get_args(Rotation))):
@@ -103,6 +111,30 @@ class ActionContract:
                 f"The normaliser has {self.normaliser.width} columns and the actions have {self.width}. "
                 "Give statistics of the same action layout."
             )
+        if not isinstance(self.state_names, tuple) or not all(isinstance(name, str) for name in self.state_names):
+            raise ContractError(f"state_names must be one word for each column, got {shown(self.state_names)}.")
+        if self.state_names and len(set(self.state_names)) != self.width:
+            raise ContractError(
+                f"The state has {len(set(self.state_names))} different names and the actions {self.width} columns. "
+                "The state takes the place of an action row: name as many columns, or none."
+            )
+        if self.state_normaliser is not None and self.state_normaliser.width not in (None, self.width):
+            raise ContractError(
+                f"The normaliser of the state has {self.state_normaliser.width} columns and the actions have "
+                f"{self.width}. The state takes the place of an action row: give as many columns."
+            )
+        names = [camera.name for camera in self.cameras]
+        if len(set(names)) != len(names):
+            raise ContractError(f"Cameras must have different names, got {shown(names)}. Rename one.")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the cameras whose pictures the model takes one by one; empty where it takes a single picture.
+
+        Several cameras with a place in one composed picture, such as "top", are a single picture.
+        """
+        apart = len(self.cameras) > 1 and all(camera.layout == "full" for camera in self.cameras)
+        return tuple(camera.name for camera in self.cameras) if apart else ()
 
     @property
     def width(self) -> int:
@@ -167,6 +199,7 @@ class ActionContract:
             **document,
             "cameras": [asdict(camera) for camera in self.cameras],
             "normaliser": self.normaliser.to_json(),
+            "state_normaliser": None if self.state_normaliser is None else self.state_normaliser.to_json(),
         }
 
     @classmethod
@@ -185,13 +218,15 @@ class ActionContract:
         if set(values) != known:
             odd = sorted(map(str, set(values) ^ known))
             raise ContractError(f"A contract has exactly its own keys; missing or unknown: {shown(odd)}. Mend them.")
-        for name in ("action_names", "units", "cameras", "gripper_range"):
+        for name in ("action_names", "units", "cameras", "gripper_range", "state_names"):
             if isinstance(values[name], list):
                 values[name] = tuple(values[name])
         if not isinstance(values["cameras"], tuple):
             raise ContractError(f"cameras must be a list, got {shown(values['cameras'])}. Write it again.")
         values["cameras"] = tuple(_camera(camera) for camera in values["cameras"])
         values["normaliser"] = Normaliser.from_json(values["normaliser"])
+        if values["state_normaliser"] is not None:
+            values["state_normaliser"] = Normaliser.from_json(values["state_normaliser"])
         return cls(**values)
 
     def _checked(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -277,6 +277,9 @@ def _acting(
             raise RequestError(f"{what} have {given} values a row, {name!r} has {width}. Give its own layout.")
     aligned = action_rows(chunk, state=request.state is not None, actions_given=task.action == "all")
     size = row.size if request.size is None else request.size
+    views = () if contract is None or not contract.views else contract.cameras
+    if views:
+        size = views[0].height, views[0].width
     if size is None and row.tier is None and contract is not None and len(contract.cameras) == 1:
         size = contract.cameras[0].height, contract.cameras[0].width
     return replace(
@@ -287,6 +290,7 @@ def _acting(
         fps=_rate(rate),
         size=size,
         tier=row.tier if size is None else None,
+        views=tuple((view.name, view.height, view.width) for view in views),
         given_frames=_given_frames(request, task, frames),
         embodiment=name,
         domain_id=robot.domain_id if contract is None else contract.domain_id,

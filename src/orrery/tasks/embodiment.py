@@ -39,6 +39,9 @@ class Embodiment:
     gripper_range: tuple[Number, Number] = (0.0, 1.0)
     statistics: Normaliser = UNNORMALISED
     normalised: bool = False
+    state_names: tuple[str, ...] = ()
+    """Columns of the current state; empty: those of an action row."""
+    state_normaliser: Normaliser | None = None
 
     @property
     def normaliser(self) -> Normaliser:
@@ -72,6 +75,8 @@ class Embodiment:
             chunk=length,
             cameras=cameras,
             normaliser=self.normaliser,
+            state_names=self.state_names,
+            state_normaliser=self.state_normaliser,
         )
 
 
@@ -391,6 +396,11 @@ EMBODIMENTS = {
                 kind="minmax", lo=(-0.03, -0.03, -0.03, -0.15, 0.0), hi=(0.03, 0.03, 0.03, 0.15, 1.0)
             ),
             normalised=True,
+            state_names=("x_m", "y_m", "z_m", "yaw_rad", "aperture"),
+            # The workspace of the cell, and a gripper from closed to open.
+            state_normaliser=Normaliser(
+                kind="minmax", lo=(-0.36, -0.24, 0.012, -3.6, 0.0), hi=(0.36, 0.24, 0.30, 3.6, 1.0)
+            ),
         ),
         # Everything about it comes from the contract inside the checkpoint; domain 31 has no released meaning.
         Embodiment(name="custom", domain_id=31),

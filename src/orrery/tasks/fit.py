@@ -1,6 +1,6 @@
 """Does a request fit a checkpoint? Decided from plain facts about the checkpoint, before anything heavy is loaded."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 from orrery.errors import ContractError, RequestError, TaskError
@@ -120,3 +120,29 @@ def check_against(
         state_width=None if request.state is None else len(request.state),
         fps=request.fps,
     )
+    _check_views(request, task, contract)
+
+
+def _check_views(request: Request, task: Task, contract: ActionContract) -> None:
+    """Refuse pictures of other cameras than the checkpoint sees through."""
+    views = contract.views
+    if not isinstance(request.vision, Mapping):
+        if views:
+            raise RequestError(
+                f"Task {task.name!r} needs pictures of {' and '.join(views)}, got one without a name. "
+                f"Give vision as {{{', '.join(f'{name!r}: ...' for name in views)}}}."
+            )
+        return
+    if not views:
+        raise RequestError(
+            f"The checkpoint is shown one picture, vision has {shown(list(request.vision))}. Give one picture."
+        )
+    if set(request.vision) != set(views):
+        raise ContractError(
+            f"cameras of the request are {shown(sorted(request.vision))}, of the checkpoint {shown(list(views))}. "
+            "Give a picture for each of the checkpoint's."
+        )
+    if request.size is not None:
+        raise RequestError(
+            f"The sizes of {' and '.join(views)} are the checkpoint's, got size {shown(request.size)}. Leave size out."
+        )

@@ -49,8 +49,9 @@ class Request:
     """An empty string means no system prompt."""
     prompt_format: Literal["plain", "json", "raw"] | None = None
     """"plain" adds metadata sentences, "json" makes the action object, "raw" takes the prompt as it is."""
-    vision: Picture | list[Picture] | None = None
-    """Path of a picture or video, or uint8 RGB (H, W, 3) or (T, H, W, 3). Only "reason" takes a list."""
+    vision: Picture | list[Picture] | Mapping[str, Picture] | None = None
+    """Path of a picture or video, or uint8 RGB (H, W, 3) or (T, H, W, 3). Only "reason" takes a list. Tasks with
+    actions take one for each camera, by name, where the checkpoint sees through several."""
     pins: Mapping[int, Picture] = field(default_factory=dict)
     """Pixel frame index, 0 or a multiple of 4, to what is held there. Index 4k holds frames 4k-3..4k, which share one
     latent frame: give four frames (4, H, W, 3), or one picture that is shown in all four."""
@@ -129,6 +130,10 @@ class Request:
         for key in ("vision", "actions"):
             if isinstance(values.get(key), str):
                 values[key] = folder / file_path(key, values[key])
+        if isinstance(values.get("vision"), Mapping):
+            values["vision"] = {
+                name: _picture_from_json(f"vision[{name!r}]", item, folder) for name, item in values["vision"].items()
+            }
         if isinstance(values.get("vision"), list):
             values["vision"] = [
                 _picture_from_json(f"vision[{i}]", item, folder) for i, item in enumerate(values["vision"])
@@ -278,6 +283,18 @@ class Request:
                 raise RequestError(f"vision has {len(self.vision)} items. Give from 1 to {MAX_PICTURES}.")
             for index, item in enumerate(self.vision):
                 picture(f"vision[{index}]", item)
+        elif isinstance(self.vision, Mapping):
+            if task.action is None:
+                raise RequestError(
+                    f"Task {task.name!r} shows one camera, vision has {shown(list(self.vision))}. Give one picture."
+                )
+            if not 1 <= len(self.vision) <= MAX_PICTURES:
+                raise RequestError(f"vision has {len(self.vision)} cameras. Give from 1 to {MAX_PICTURES}.")
+            for name, item in self.vision.items():
+                text("name of a camera", name, max_characters=80)
+                picture(f"vision[{name!r}]", item)
+            if self.pins:
+                raise RequestError(f"pins do not say which camera they show, got {shown(list(self.pins))}. Leave pins.")
         elif self.vision is not None:
             picture("vision", self.vision)
         if self.clip_frames is not None:

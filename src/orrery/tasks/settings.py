@@ -34,6 +34,8 @@ class Settings:
     fps: Number | None = None
     size: tuple[int, int] | None = None
     tier: str | None = None
+    views: tuple[tuple[str, int, int], ...] = ()
+    """Name, height and width of each camera, where the model takes their pictures one by one; else empty."""
     given_frames: int | None = None
     clip_from: Literal["first", "last"] | None = None
     pins: tuple[int, ...] = ()
