@@ -270,11 +270,11 @@ class MoT(nn.Module):
 
         Args:
             text: L tokens of one or more samples.
-            sights: stand in for the embeddings of the tokens that `text.visual` marks; tap i is added after block i.
+            sights: stand in for the embeddings of the tokens at `text.visual`; tap i is added after block i.
             past: what was read before; then `text` continues that one sample.
         """
         x = self.embed(text.token_ids)
-        visual = text.visual.nonzero().squeeze(1)
+        visual = text.visual
         if sights is not None:
             x = x.index_copy(0, visual, sights.features.to(x.dtype))
         elif visual.numel():

@@ -177,6 +177,11 @@ def attend(
     q: Float[Tensor, "N h e"], k: Float[Tensor, "N h e"], v: Float[Tensor, "N h e"], grids: Sequence[Grid]
 ) -> Float[Tensor, "N D"]:
     """Full attention within each temporal patch of each picture, and nowhere else; heads side by side."""
+    if len(set(grids)) == 1:
+        # Pictures alike need no cutting: one batched call.
+        frames = len(grids) * grids[0][0]
+        query, key, value = (rearrange(x, "(t p) h e -> t h p e", t=frames) for x in (q, k, v))
+        return rearrange(F.scaled_dot_product_attention(query, key, value), "t h p e -> (t p) (h e)")
     outputs = []
     start = 0
     for frames, rows, cols in grids:
@@ -189,6 +194,8 @@ def attend(
 
 def rotary_angles(grids: Sequence[Grid], config: VisionEncoderConfig, device: torch.device) -> Float[Tensor, "N half"]:
     """Half a head of angles for each patch, float32: first those of its row, then those of its column."""
+    if len(set(grids)) == 1 < len(grids):
+        return rotary_angles(grids[:1], config, device).repeat(len(grids), 1)
     quarter = config.width // config.heads // 4
     exponents = torch.arange(quarter, dtype=torch.float32, device=device) / quarter
     frequencies = 1.0 / config.rope_theta**exponents
@@ -210,6 +217,9 @@ def resampled_grid(
     table: Float[Tensor, "G D"], grids: Sequence[Grid], merge: int, *, align_corners: bool, antialias: bool
 ) -> Float[Tensor, "N D"]:
     """The learned square grid of positions, bilinearly resampled to every picture, float32, in merge order."""
+    if len(set(grids)) == 1 < len(grids):
+        once = resampled_grid(table, grids[:1], merge, align_corners=align_corners, antialias=antialias)
+        return once.repeat(len(grids), 1)
     side = round(table.shape[0] ** 0.5)
     square = rearrange(table.float(), "(y x) d -> 1 d y x", y=side)
     parts = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from orrery.flow.samplers import Latents
@@ -23,7 +23,8 @@ class TextPack:
 
     token_ids: Int[Tensor, " L"]
     positions: Float[Tensor, "3 L"]
-    visual: Bool[Tensor, " L"]
+    visual: Int[Tensor, " M"]
+    """Where the tokens stand whose embedding a vision encoder supplies."""
     lengths: tuple[int, ...]
 
 
@@ -59,7 +60,7 @@ def pack_text(samples: Sequence[Sample]) -> TextPack:
     return TextPack(
         token_ids=torch.cat([sample.token_ids for sample in samples]),
         positions=torch.cat([p.to(device) for p in positions], dim=1),
-        visual=torch.cat(visual),
+        visual=torch.cat(visual).nonzero().squeeze(1),
         lengths=tuple(sample.token_ids.numel() for sample in samples),
     )
 

@@ -77,7 +77,7 @@ class Stack:
         return TextPack(
             token_ids=self.token_ids.reshape(-1),
             positions=repeat(text_positions(length), "three n -> three (b n)", b=count).to(self.token_ids.device),
-            visual=torch.zeros(count * length, dtype=torch.bool, device=self.token_ids.device),
+            visual=torch.zeros(0, dtype=torch.long, device=self.token_ids.device),
             lengths=(length,) * count,
         )
 

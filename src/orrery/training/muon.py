@@ -34,19 +34,20 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for shape, matrices in shapes.items():
-                update = orthogonalised(torch.stack([self._momentum(matrix) for matrix in matrices]))
+                update = orthogonalised(torch.stack(self._momenta(matrices)))
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
-                for matrix, change in zip(matrices, update, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(change, alpha=-rate)
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(matrices, list(update.unbind()), alpha=-rate)
 
-    def _momentum(self, parameter: Tensor) -> Tensor:
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        state["momentum_buffer"].lerp_(parameter.grad, 1 - MOMENTUM)
-        return parameter.grad.lerp(state["momentum_buffer"], MOMENTUM)
+    def _momenta(self, matrices: list[Tensor]) -> list[Tensor]:
+        # One call for all matrices: a GPU would wait for the hundreds of small ones.
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        for matrix in matrices:
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        buffers = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(buffers, gradients, 1 - MOMENTUM)
+        return list(torch._foreach_lerp(gradients, buffers, MOMENTUM))
 
 
 def orthogonalised(matrices: Float[Tensor, "M rows cols"]) -> Float[Tensor, "M rows cols"]:
