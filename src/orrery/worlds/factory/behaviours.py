@@ -16,6 +16,10 @@ from orrery.worlds.factory.scene import WORKSPACE
 from orrery.worlds.factory.tasks import Job
 
 CLOSING_STEPS = 2
+BURST_STEPS, CALM_STEPS = (2, 6), (12, 40)
+"""Shortest and longest burst of noise, and stretch of the expert between two of them."""
+FLIPS = 0.25
+"""Share of the bursts in which the gripper does the opposite."""
 Policy = Callable[[Cell], Action]
 """The action in the present state. A policy has memory of its own: use one for one episode."""
 
@@ -32,6 +36,8 @@ class Behaviour:
     """How far beside the hole it inserts, in a random direction."""
     late_steps: int = 0
     """The gripper does what it was told so many steps ago, while the gantry already leaves."""
+    burst_noise: float = 0.0
+    """As `noise`, but in short bursts; between them it acts exactly as the expert."""
     wrong_part: bool = False
     """Pursues the goals with another part, or the other button."""
 
@@ -45,6 +51,7 @@ BEHAVIOURS = {
         Behaviour(name="noise_0.5", noise=0.5),
         Behaviour(name="noise_1", noise=1.0),
         Behaviour(name="noise_2", noise=2.0),
+        Behaviour(name="bursts", burst_noise=0.7),
         Behaviour(name="biased", slip_m=0.004),
         Behaviour(name="late_gripper", late_steps=5),
         Behaviour(name="wrong_part", wrong_part=True),
@@ -69,6 +76,8 @@ def policy(row: Behaviour, job: Job, rng: np.random.Generator) -> Policy:
         return _play(rng)
     if row.plan == "goals":
         return _random_goals(job, rng)
+    if row.burst_noise:
+        return _bursts(row.burst_noise, job.goals, rng)
     goals = _astray(job, rng) if row.wrong_part else job.goals
     turn = rng.uniform(0, 2 * np.pi)
     slip_m = (row.slip_m * float(np.cos(turn)), row.slip_m * float(np.sin(turn)))
@@ -87,6 +96,27 @@ def policy(row: Behaviour, job: Job, rng: np.random.Generator) -> Policy:
             # As long as closing takes it waits, then it goes, whatever the gripper has done.
             action[:4] = 0.0 if since < CLOSING_STEPS else (0.0, 0.0, ACTION_LIMITS[2], 0.0)
             action[4], since = before, since + 1
+        return action
+
+    return act
+
+
+def _bursts(noise: float, goals: Sequence[Goal], rng: np.random.Generator) -> Policy:
+    """An expert who is thrown off its path again and again, and finds back undisturbed."""
+    left, wild, flips = int(rng.integers(CALM_STEPS[0] + 1)), False, False
+
+    def act(cell: Cell) -> Action:
+        nonlocal left, wild, flips
+        if not left:
+            wild = not wild
+            low, high = BURST_STEPS if wild else CALM_STEPS
+            left, flips = int(rng.integers(low, high + 1)), wild and bool(rng.random() < FLIPS)
+        left -= 1
+        action = advise(cell, goals).action.astype(np.float64)
+        if wild:
+            action[:4] += rng.normal(0, noise, 4) * ACTION_LIMITS
+            action[:4] = np.clip(action[:4], np.negative(ACTION_LIMITS), ACTION_LIMITS)
+            action[4] = 1.0 - action[4] if flips else action[4]
         return action
 
     return act

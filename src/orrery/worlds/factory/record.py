@@ -24,9 +24,10 @@ from orrery.data.media import Sound
 from orrery.data.write_media import write_flac, write_video
 from orrery.errors import DatasetError, SettingsError
 from orrery.weights.atomic import write_atomic
-from orrery.worlds.factory.behaviours import BEHAVIOURS, chunk, policy
+from orrery.worlds.factory.behaviours import BEHAVIOURS, policy
 from orrery.worlds.factory.captions import LEVELS, caption
-from orrery.worlds.factory.cell import ACTION_COLUMNS, CONTROL_HZ, EMBODIMENT, STATE_COLUMNS, STEP_S, Cell, Report
+from orrery.worlds.factory.cell import ACTION_COLUMNS, CONTROL_HZ, EMBODIMENT, STATE_COLUMNS, STEP_S, Cell
+from orrery.worlds.factory.episode import chance_of, perform
 from orrery.worlds.factory.hearing import history
 from orrery.worlds.factory.plan import SIBLINGS, EpisodeSpec, Plan, Split, episodes
 from orrery.worlds.factory.questions.edits import Clip, clip_sound, film_clip, make_clip
@@ -37,8 +38,6 @@ from orrery.worlds.factory.sound import RATE_HZ, Sounding, Strike, labels, synth
 from orrery.worlds.factory.tasks import TASKS, draw_job
 
 COLUMNS = {"observation.state": STATE_COLUMNS, "action": ACTION_COLUMNS, "expert.action": ACTION_COLUMNS}
-SIBLING_STEPS = 32
-"""Steps of a sibling."""
 IN_FLIGHT = 3
 """Episodes per worker that may be staged ahead of the one that is adopted next."""
 CARD: dict[str, Any] = {
@@ -79,44 +78,25 @@ def layout_of(plan: Plan) -> Layout:
 
 
 def play(spec: EpisodeSpec, plan: Plan, split: Split) -> Take:
-    """Simulate one episode. Each use of chance has a stream of its own, made from the episode's seed."""
-
-    def stream(purpose: int) -> np.random.Generator:
-        return np.random.default_rng([spec.seed, purpose])
-
-    rng = stream(0)
-    clearance_m = float(rng.choice(plan.clearances_m))
-    job = draw_job(
-        spec.task,
-        rng,
+    """Simulate one episode."""
+    played = perform(
+        spec,
         pairs="held_out" if split.unseen else "train",
-        clearance_m=clearance_m,
+        clearances_m=plan.clearances_m,
         random_look=split.random_look,
     )
-    row = TASKS[spec.task]
+    row, cell, attempt = TASKS[spec.task], played.cell, played.attempt
     spoken = row.held_out_phrasings if split.unseen else row.phrasings
     offset = len(row.phrasings) if split.unseen else 0
-    instruction = job.instruction(offset + int(stream(2).integers(len(spoken))))
-    cell = Cell(job.layout, job.parameters)
-    start = cell.snapshot()
-    attempt = roll(cell, job, policy(BEHAVIOURS[spec.behaviour], job, stream(1)))
-    before: list[Report] = []
-    fork_step = None
-    if spec.branch is not None:
-        # Not at the very beginning, where there is little to do, nor where nothing is left.
-        fork_step = int(stream(3).integers(len(attempt.moments) // 5, max(4 * len(attempt.moments) // 5, 1)))
-        before = list(attempt.reports[:fork_step])
-        cell.restore(attempt.moments[fork_step].state)
-        actor = chunk(spec.branch, cell, job.goals, SIBLING_STEPS, stream(4 + SIBLINGS.index(spec.branch)))
-        attempt = roll(cell, job, actor, steps=SIBLING_STEPS, to_the_end=True)
-    cell.restore(start)
-    heard = history(cell, [*before, *attempt.reports])
+    instruction = attempt.job.instruction(offset + int(chance_of(spec.seed, 2).integers(len(spoken))))
+    cell.restore(played.start)
+    heard = history(cell, [*played.before, *attempt.reports])
     return Take(
         spec=spec,
         attempt=attempt,
         instruction=instruction,
-        fork_step=fork_step,
-        begin_s=(fork_step or 0) * STEP_S,
+        fork_step=played.fork_step,
+        begin_s=played.begin_s,
         heard=heard,
         cell=cell,
     )

@@ -65,18 +65,27 @@ class Attempt:
         return tuple(event for report in self.reports for event in report.events)
 
 
-def roll(cell: Cell, job: Job, policy: Policy, *, steps: int | None = None, to_the_end: bool = False) -> Attempt:
-    """Act from the present state of `cell` until the task is done or lost, and AFTER_STEPS more, or until time is up.
+def roll(
+    cell: Cell,
+    job: Job,
+    policy: Policy,
+    *,
+    steps: int | None = None,
+    to_the_end: bool = False,
+    after_steps: int | None = None,
+) -> Attempt:
+    """Act from the present state of `cell` until the task is done or lost, and a little longer, or until time is up.
 
     Args:
         cell: of the job's layout, anywhere in an episode; it is changed.
         steps: the longest attempt; the task's horizon when None.
         to_the_end: go on for all steps whatever happens, the policy acting throughout.
+        after_steps: exactly so many more after success or loss, be it beyond the time; AFTER_STEPS within it when None.
     """
     moments: list[Moment] = []
     reports: list[Report] = []
     left = TASKS[job.task].horizon if steps is None else steps
-    success, why = False, failure(cell, job.goals)
+    success, over, why = False, False, failure(cell, job.goals)
     while left > 0:
         advice = advise(cell, job.goals)
         action = advice.action if success and not to_the_end else policy(cell)
@@ -101,7 +110,9 @@ def roll(cell: Cell, job: Job, policy: Policy, *, steps: int | None = None, to_t
         why, left = failure(cell, job.goals), left - 1
         if (not why or why in FINAL) and not success:
             success = not why
-            left = left if to_the_end else min(left, AFTER_STEPS)
+            if not (over or to_the_end):
+                left = min(left, AFTER_STEPS) if after_steps is None else after_steps
+            over = True
     return Attempt(
         job=job, moments=tuple(moments), reports=tuple(reports), success=success, failure="" if success else why
     )
