@@ -83,6 +83,19 @@ EDGE_VISION = VisionEncoderConfig(
     merged_width=11520,
     position_grid=16,
 )
+PICO_VISION = VisionEncoderConfig(
+    kind="qwen",
+    width=192,
+    depth=4,
+    heads=6,
+    mlp_width=768,
+    out_width=512,
+    merged_width=768,
+    position_grid=16,
+    patch=8,
+    temporal_patch=2,
+)
+"""Ours: 3 M parameters, trained with the model from nothing."""
 TINY_QWEN_VISION = VisionEncoderConfig(
     kind="qwen",
     width=24,

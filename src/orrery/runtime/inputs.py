@@ -14,6 +14,7 @@ from orrery.data.resize import cover, onto_canvas
 from orrery.errors import RequestError
 from orrery.tasks.action_file import read_actions
 from orrery.tasks.canvas import ActionCanvas, action_canvas
+from orrery.tasks.checks import Number
 from orrery.tasks.request import Picture, Request
 from orrery.tasks.settings import Settings
 
@@ -146,18 +147,25 @@ def _covered(source: tuple[int, int] | None, size: tuple[int, int], multiple: in
     return View(source=source, height=height, width=width)
 
 
-def read_looks(vision: Picture | list[Picture], hashes: dict[str, str]) -> list[tuple[Pixels, float | None]]:
-    """Pictures of a question: frames (T, H, W, 3), and the rate of those that are videos."""
+def read_looks(
+    vision: Picture | list[Picture], fps: Number | None, hashes: dict[str, str]
+) -> list[tuple[Pixels, float | None]]:
+    """Pictures of a question: frames (T, H, W, 3), and the rate of those that are videos.
+
+    Args:
+        fps: of arrays of several frames; a file has its own.
+    """
     looks: list[tuple[Pixels, float | None]] = []
     for index, item in enumerate(vision if isinstance(vision, list) else [vision]):
         if isinstance(item, np.ndarray):
-            if item.ndim == 4 and len(item) != 1:
+            moves = item.ndim == 4 and len(item) != 1
+            if moves and fps is None:
                 raise RequestError(
                     f"vision[{index}] is an array of {len(item)} frames, and an array has no rate to tell their times "
-                    "by. Give a video file, or single pictures."
+                    "by. Give fps with it, or a video file, or single pictures."
                 )
             _remember(f"vision[{index}]", item, hashes)
-            looks.append((item.reshape(-1, *item.shape[-3:]), None))
+            looks.append((item.reshape(-1, *item.shape[-3:]), float(fps) if moves and fps is not None else None))
         elif Path(item).suffix.lower() in VIDEO_SUFFIXES:
             video = read_video(item)
             looks.append((video.frames, float(video.fps)))

@@ -9,11 +9,12 @@ import torch
 from orrery.errors import ContractError, TaskError
 from orrery.model.mot import MoT
 from orrery.model.vision import EdgeVision, QwenVision
+from orrery.model.vision_config import VisionEncoderConfig
 from orrery.runtime.outline import capabilities
 from orrery.tasks.contract import ActionContract
 from orrery.tasks.fit import Capability
 from orrery.tokenizers.codecs import SoundCodec, VisionCodec
-from orrery.tokenizers.eyes import EDGE_EYES, QWEN_EYES, Eyes
+from orrery.tokenizers.eyes import EDGE_EYES, PICO_EYES, QWEN_EYES, Eyes
 from orrery.tokenizers.text import TextTokenizer
 
 
@@ -56,8 +57,14 @@ class Model:
 
     @property
     def sight(self) -> Eyes:
-        """How pictures are cut for the vision encoder."""
-        return EDGE_EYES if isinstance(self.eyes, EdgeVision) else QWEN_EYES
+        """How pictures are cut for the vision encoder.
+
+        Raises:
+            TaskError: there is no encoder, or none that is known cuts pictures as it wants them.
+        """
+        if self.eyes is None:
+            raise TaskError(f"{self.origin.path} holds no vision encoder, so no picture can be seen. Load another.")
+        return sight_of(self.eyes.config)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -94,3 +101,19 @@ class Model:
                 f"{self.origin.path} holds no text tokenizer, so no prompt can be read. Add text_tokenizer/."
             )
         return self.text
+
+
+def sight_of(config: VisionEncoderConfig) -> Eyes:
+    """The eyes that cut pictures as an encoder takes them.
+
+    Raises:
+        TaskError: no known family has such an encoder.
+    """
+    for kind, eyes in (("edge", EDGE_EYES), ("qwen", QWEN_EYES), ("qwen", PICO_EYES)):
+        cut = (eyes.patch, eyes.temporal_patch, eyes.merge)
+        if (kind, *cut) == (config.kind, config.patch, config.temporal_patch, config.merge):
+            return eyes
+    raise TaskError(
+        f"No eyes fit a {config.kind!r} encoder of patch {config.patch}, {config.temporal_patch} frames and merge "
+        f"{config.merge}. Add a row to tokenizers/eyes.py."
+    )

@@ -111,7 +111,7 @@ def _looks(model: Model, request: Request, settings: Settings, hashes: dict[str,
         return []
     assert not isinstance(request.vision, Mapping), "questions are not asked about cameras by name"
     looks = []
-    for frames, fps in read_looks(request.vision, hashes):
+    for frames, fps in read_looks(request.vision, settings.fps, hashes):
         if fps is None:
             looks.append(look_at_image(frames[0], model.sight))
         else:

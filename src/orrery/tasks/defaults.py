@@ -68,6 +68,22 @@ DROID_POLICY = replace(
     ACTION, steps=4, guidance=3.0, shift=5.0, fps=15, tier="480", chunk=32, embodiment="droid_joints", state=True
 )
 OWN = Defaults(steps=16, guidance=1.0, shift=1.0, fps=10, prompt_format="raw")
+# Levels of noise fall evenly from 1: the heads predict data, which Euler's method reaches in a few steps.
+PICO = Defaults(
+    steps=8,
+    guidance=1.0,
+    shift=3.0,
+    frames=17,
+    fps=20,
+    size=(128, 128),
+    sampler="euler",
+    schedule="flow",
+    prompt_format="raw",
+)
+PICO_DYNAMICS = replace(PICO, size=None, embodiment="factory_gantry", state=False)
+
+LONGEST_ANSWERS = {"pico": 32}
+"""Tokens of an answer where a request does not say, for families that differ from the framework's 1024."""
 
 DYNAMICS = ("forward_dynamics", "inverse_dynamics", "policy", "policy_no_video")
 VIDEOS = ("text_to_video", "image_to_video", "video_to_video")
@@ -117,6 +133,10 @@ FAMILIES: dict[str, dict[str, Defaults]] = {
         replace(OWN, frames=17, size=TIERS["256"]["16,9"]),
         replace(OWN, fps=None),
     ),
+    "pico": {
+        **_rows(replace(PICO, frames=1, fps=None), PICO, PICO_DYNAMICS),
+        **dict.fromkeys(("policy", "policy_no_video"), replace(PICO_DYNAMICS, steps=4, state=True)),
+    },
 }
 
 
@@ -167,7 +187,8 @@ def _writing(request: Request, task: Task, family: str) -> Settings:
         seed=request.seed,
         prompt=request.prompt,
         system_prompt=request.system_prompt or None,
-        max_new_tokens=1024 if request.max_new_tokens is None else request.max_new_tokens,
+        fps=_rate(request.fps),
+        max_new_tokens=request.max_new_tokens or LONGEST_ANSWERS.get(family, 1024),
         temperature=float(_or(request.temperature, 0.0)),
         top_p=float(_or(request.top_p, 1.0)),
         top_k=request.top_k,

@@ -73,6 +73,7 @@ class Request:
     frames: int | None = None
     """Pixel frames of the result with frame 0, 4k+1."""
     fps: Number | None = None
+    """Frames per second; for "reason", of frames given as an array."""
     size: tuple[int, int] | None = None
     """(height, width) in pixels."""
     steps: int | None = None
@@ -276,6 +277,12 @@ class Request:
             size("size", self.size)
 
     def _check_vision(self, task: Task) -> None:
+        looks = self.vision if isinstance(self.vision, list) else [self.vision]
+        if task.writes and self.fps is not None and not any(_is_clip(item) for item in looks):
+            raise RequestError(
+                f"fps says how fast frames given as an array follow each other, got {shown(self.fps)} without any. "
+                "Leave fps out: a video file has its own."
+            )
         if isinstance(self.vision, list):
             if not task.writes:
                 raise RequestError(f"vision must be one picture or video, got a list of {len(self.vision)}. Give one.")
@@ -399,7 +406,7 @@ def takes(task: Task, name: str) -> bool:
     if name == "pins":
         return not task.writes and task.vision != "all" and task.frames != "one"
     if name == "fps":
-        return not task.writes and not (task.frames == "one" and task.action is None)
+        return not (task.frames == "one" and task.action is None)
     if name == "actions":
         return task.action == "all"
     if name == "vision":
@@ -411,6 +418,10 @@ def takes(task: Task, name: str) -> bool:
     if name in FLOW_FIELDS | GUIDANCE_FIELDS:
         return not task.writes
     return task.writes or name not in WRITING_FIELDS | PENALTY_FIELDS
+
+
+def _is_clip(item: object) -> bool:
+    return isinstance(item, np.ndarray) and item.ndim == 4 and len(item) > 1
 
 
 def _picture_from_json(name: str, value: object, folder: Path) -> Path:

@@ -43,12 +43,24 @@ class Eyes:
     image_area: tuple[int, int] = (256 * 256, 4096 * 4096)
     video_area: tuple[int, int] = (64 * 64, 24 * 1024 * 1024)
     video_frames: tuple[int, int] = (4, 768)
+    """Fewest and most frames that are looked at. Where both are one number, shorter videos show frames twice."""
     mean: float = 0.5
     std: float = 0.5
 
 
 QWEN_EYES = Eyes(temporal_patch=2, value_order="c t y x", enlarges_small_stills=False)
 EDGE_EYES = Eyes(temporal_patch=1, value_order="y x c t", enlarges_small_stills=True)
+
+PICO_EYES = Eyes(
+    temporal_patch=2,
+    value_order="c t y x",
+    enlarges_small_stills=False,
+    patch=8,
+    image_area=(128 * 128, 128 * 128),
+    video_area=(8 * 128 * 128, 8 * 128 * 128),
+    video_frames=(8, 8),
+)
+"""Pictures of one area and videos of one length: 64 features a still and 4 x 64 a video, if they are square."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +129,8 @@ def look_at_video(frames: UInt8[np.ndarray, "T H W 3"], seconds: Sequence[float]
 def sample_frames(total: int, source_fps: float, eyes: Eyes, fps: float = 2.0) -> list[int]:
     """Indices of the frames of a recording to look at: evenly spread from the first to the last, about `fps` a second.
 
-    Their number fills whole temporal patches, unless the recording is shorter than one.
+    Their number fills whole temporal patches, unless the recording is shorter than one. Eyes for one number of frames
+    are given that many, some of them twice where the recording has fewer.
 
     Raises:
         MediaError: no frames, or frame rates that are not positive.
@@ -128,7 +141,7 @@ def sample_frames(total: int, source_fps: float, eyes: Eyes, fps: float = 2.0) -
         )
     least, most = eyes.video_frames
     count = min(max(int(total / source_fps * fps), least), most, total)
-    count = max(count // eyes.temporal_patch * eyes.temporal_patch, 1)
+    count = max(count // eyes.temporal_patch * eyes.temporal_patch, 1) if least < most else most
     return [int(index) for index in np.linspace(0, total - 1, count).round()]
 
 

@@ -43,6 +43,9 @@ class TextTokenizer:
     template: Template
     special: Mapping[str, str]
     """The tokens with a role, such as eos_token; the chat template may refer to them."""
+    pad_to: int = 1
+    """Prompts for generation are filled with pad tokens to a multiple of this length. The model sees the pads, in
+    training as here; they spare it texts of many lengths."""
 
     @classmethod
     def from_folder(cls, folder: Path) -> "TextTokenizer":
@@ -80,7 +83,18 @@ class TextTokenizer:
         source = files[CHAT_TEMPLATE].decode() if CHAT_TEMPLATE in files else config.get("chat_template")
         if not isinstance(source, str):
             raise CheckpointError(f"No {CHAT_TEMPLATE}, and {CONFIG} holds no chat_template. Prompts have no form.")
-        return cls(files=dict(files), tokenizer=tokenizer, template=compile_template(source), special=special)
+        pad_to = config.get("pad_to", 1)
+        if isinstance(pad_to, bool) or not isinstance(pad_to, int) or not 1 <= pad_to <= LONGEST_PROMPT:
+            raise CheckpointError(f"{CONFIG} pads prompts to multiples of {pad_to!r}; known: 1 to {LONGEST_PROMPT}.")
+        if pad_to > 1 and "pad_token" not in special:
+            raise CheckpointError(f"{CONFIG} pads prompts to multiples of {pad_to} and declares no pad_token.")
+        return cls(
+            files=dict(files),
+            tokenizer=tokenizer,
+            template=compile_template(source),
+            special=special,
+            pad_to=pad_to,
+        )
 
     def to_folder(self, folder: Path) -> None:
         """Write the files this was made from; `from_folder` reads them back the same."""
@@ -142,6 +156,8 @@ class TextTokenizer:
     def prompt_ids(self, text: str, system: str | None = None) -> list[int]:
         """A prompt for generation: the chat around `text`, then the end of a turn and the start of vision.
 
+        Pads, where the checkpoint has them, stand before these two, which every prompt ends with.
+
         Args:
             text: what to make, metadata included.
             system: a system message; None for none, which is what the released models expect in the plain tasks.
@@ -153,30 +169,45 @@ class TextTokenizer:
         ids = self.chat([{"role": "system", "content": system}, *turns] if system is not None else turns)
         if len(ids) > LONGEST_PROMPT:
             raise RequestError(f"The prompt has {len(ids)} tokens and at most {LONGEST_PROMPT} fit. Shorten the text.")
-        return [*ids, self.eos_id, self.id(VISION_START)]
+        pads = [self.id(self.special["pad_token"])] * (-(len(ids) + 2) % self.pad_to) if self.pad_to > 1 else []
+        return [*ids, *pads, self.eos_id, self.id(VISION_START)]
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int) -> TextTokenizer:
+def train_tokenizer(texts: Sequence[str], vocab_size: int, *, digits: bool = False, pad_to: int = 1) -> TextTokenizer:
     """Learn a byte-level BPE tokenizer of at most `vocab_size` tokens, for a checkpoint trained from nothing.
 
     It has the special tokens and the chat form of the Qwen families, so that everything else works as with theirs.
 
+    Args:
+        digits: every digit is a token of its own, as models that write coordinates need.
+        pad_to: see `TextTokenizer.pad_to`.
+
     Raises:
-        SettingsError: `vocab_size` does not hold the 256 bytes and the special tokens.
+        SettingsError: `vocab_size` does not hold the 256 bytes and the special tokens, or `pad_to` is out of range.
     """
+    if not 1 <= pad_to <= LONGEST_PROMPT:
+        raise SettingsError(f"Prompts can be padded to multiples of 1 to {LONGEST_PROMPT} tokens, got {pad_to}.")
     specials = [END_OF_TEXT, TURN_START, TURN_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(alphabet) + len(specials):
         least = len(alphabet) + len(specials)
         raise SettingsError(f"A vocabulary of {vocab_size} is too small: bytes and special tokens take {least}.")
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    single = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
+    tokenizer.pre_tokenizer = single if digits else words
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=specials, initial_alphabet=sorted(alphabet), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": TURN_END, "pad_token": END_OF_TEXT}
+    config: dict[str, object] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": TURN_END,
+        "pad_token": END_OF_TEXT,
+    }
+    if pad_to > 1:
+        config = {**config, "pad_to": pad_to}
     return TextTokenizer.from_files(
         {
             TOKENIZER: tokenizer.to_str().encode(),
