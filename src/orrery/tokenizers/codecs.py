@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from orrery.errors import CheckpointError
+from orrery.tokenizers.autoencoder import AutoencoderConfig, blocks_of, load_autoencoder
 from orrery.tokenizers.avae import load_avae
 from orrery.tokenizers.pixel_patch import PatchSoundCodec, PixelPatchCodec
 from orrery.tokenizers.wan import load_wan
@@ -88,9 +89,15 @@ def vision_from_config(config: Mapping[str, Any], root: Path, device: torch.devi
         CheckpointError: an unknown kind, missing or unknown keys, or weights that cannot be read.
         SettingsError: a value out of range.
     """
-    kind = _kind(config, {"pixel_patch": {"spatial", "temporal"}, "wan": {"folder"}})
+    sizes = {"channels", "fine", "coarse", "encoder_blocks", "decoder_blocks"}
+    kinds = {"pixel_patch": {"spatial", "temporal"}, "autoencoder": {"folder", *sizes}, "wan": {"folder"}}
+    kind = _kind(config, kinds)
     if kind == "pixel_patch":
         return PixelPatchCodec(spatial=config["spatial"], temporal=config["temporal"])
+    if kind == "autoencoder":
+        blocks = {name: blocks_of(config[name]) for name in ("encoder_blocks", "decoder_blocks")}
+        network = AutoencoderConfig(channels=config["channels"], fine=config["fine"], coarse=config["coarse"], **blocks)
+        return load_autoencoder(_inside(root, config["folder"]), network, device, dtype)
     return load_wan(_inside(root, config["folder"]), device, dtype)
 
 
