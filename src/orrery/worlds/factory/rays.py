@@ -20,7 +20,7 @@ VISIBLE_GROUPS = 3
 _GROUPS = np.array([group < VISIBLE_GROUPS for group in range(mujoco.mjNGROUP)], dtype=np.uint8)
 _PERSPECTIVE, _FIXED = int(mujoco.mjtProjection.mjPROJ_PERSPECTIVE), int(mujoco.mjtCamLight.mjCAMLIGHT_FIXED)
 _FAR = 1e10
-_SHADOW_GAP_M = 1e-4
+SHADOW_GAP_M = 1e-4
 """A surface nearer than this to a lit point casts no shadow on it: it is that surface itself, up to rounding."""
 _TILES_ACROSS = 16
 
@@ -189,7 +189,7 @@ class Caster:
         """Whether nothing stands between a place and each point."""
         rays = points - place
         geom, share = self._cast(data, place, rays, None, static=static, moving=moving)
-        free: Bool[np.ndarray, " P"] = (geom < 0) | ((1 - share) * _length(rays) < _SHADOW_GAP_M)
+        free: Bool[np.ndarray, " P"] = (geom < 0) | ((1 - share) * _length(rays) < SHADOW_GAP_M)
         return free
 
     def bounds(self, data: mujoco.MjData) -> tuple[Float64[np.ndarray, "M 3"], Float64[np.ndarray, " M"]]:

@@ -21,8 +21,8 @@ CHECKER, STRIPES = 1, 2
 _PLACED = (int(mujoco.mjtLightType.mjLIGHT_SPOT), int(mujoco.mjtLightType.mjLIGHT_POINT))
 
 # Colours of what lies outside the scene, seen directly and in the sheen of metal.
-_HORIZON, _ZENITH = (0.80, 0.83, 0.87), (0.55, 0.64, 0.76)
-_SHEEN_LOW, _SHEEN_HORIZON, _SHEEN_HIGH = 0.55, 0.18, 1.05
+HORIZON, ZENITH = (0.80, 0.83, 0.87), (0.55, 0.64, 0.76)
+SHEEN_LOW, SHEEN_HORIZON, SHEEN_HIGH = 0.55, 0.18, 1.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ def shade(
     if metal.size:
         up = 2 * facing[metal] * normal[2, metal] - toward[2, metal]
         rise, fall = np.maximum(up, 0), np.maximum(-up, 0)
-        sheen = _SHEEN_HORIZON + (_SHEEN_HIGH - _SHEEN_HORIZON) * rise + (_SHEEN_LOW - _SHEEN_HORIZON) * fall
+        sheen = SHEEN_HORIZON + (SHEEN_HIGH - SHEEN_HORIZON) * rise + (SHEEN_LOW - SHEEN_HORIZON) * fall
         share = reflectance[metal]
         out[:, metal] = out[:, metal] * (1 - share) + (0.3 + 0.7 * paint[:, metal]) * sheen * share
 
@@ -194,7 +194,7 @@ def shade(
     if nothing.size:
         up = np.maximum(-toward[2, nothing], 0)
         for k in range(3):
-            out[k, nothing] = _HORIZON[k] + (_ZENITH[k] - _HORIZON[k]) * up
+            out[k, nothing] = HORIZON[k] + (ZENITH[k] - HORIZON[k]) * up
     return np.ascontiguousarray((out.clip(0, 1) * 255 + 0.5).astype(np.uint8).T)
 
 

@@ -1,0 +1,520 @@
+"""Pictures of the factory cell by the ten thousand: drawings (`worlds.factory.drawing`) cast and shaded in torch.
+
+The same formulas as `worlds.factory.rays` and `shade`, in float32 and for all pixels of many frames at once, so a
+picture is that of `worlds.factory.render` up to single pixels at edges. There, where one processor has each episode, a
+frame costs milliseconds; on a GPU, tens of microseconds.
+
+A cast tests each pixel against each geom in that geom's own frame, scaled so that a box is the cube from -1 to 1 and a
+cylinder the one inscribed in it: about 40 operations, of which nothing is kept but the nearest. `torch.compile` makes
+this one pass over the pixels without intermediate results in memory; without it, they are 4 bytes x pixels x geoms.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from orrery.errors import SettingsError
+from orrery.worlds.factory.drawing import Drawing
+from orrery.worlds.factory.rays import SHADOW_GAP_M
+from orrery.worlds.factory.shade import (
+    CHECKER,
+    HORIZON,
+    SHEEN_HIGH,
+    SHEEN_HORIZON,
+    SHEEN_LOW,
+    STRIPES,
+    ZENITH,
+)
+
+BOXES, CYLINDERS, BODIES = 32, 8, 16
+"""Scenes are padded to multiples of these, so that few shapes occur: each is compiled once."""
+CHUNK_PIXELS = {"cuda": 1 << 21, "cpu": 1 << 15}
+"""Pixels that are drawn at once, by type of device: enough to fill a GPU, or few enough for a processor's cache."""
+
+Three = tuple[Tensor, ...]
+"""x, y and z, or red, green and blue."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scenes:
+    """Drawings as dense tensors on one device: F frames of D drawings, G geoms of which the boxes come first."""
+
+    drawing: Int[Tensor, " F"]
+    """Which drawing a frame belongs to; frames of one drawing follow each other in the order they were asked for."""
+    place_m: Float[Tensor, "F B 3"]
+    """Of each body; the first is the world."""
+    turn: Float[Tensor, "F B 4"]
+    lamp_on: Float[Tensor, " F"]
+    belt_shift_m: Float[Tensor, " F"]
+    boxes: int
+    body: Int[Tensor, "D G"]
+    geom_place_m: Float[Tensor, "D G 3"]
+    geom_turn: Float[Tensor, "D G 4"]
+    half_m: Float[Tensor, "D G 3"]
+    colour: Float[Tensor, "D G 3"]
+    lamp_change: Float[Tensor, "D G 3"]
+    """What the colour gains where the lamp is on."""
+    belt: Float[Tensor, "D G"]
+    """1 for the geom whose pattern moves."""
+    second: Float[Tensor, "D G 3"]
+    """The other colour of the pattern."""
+    across: Float[Tensor, "D G 3"]
+    """1 for each axis along which the pattern changes."""
+    period_m: Float[Tensor, "D G"]
+    material: Float[Tensor, "D G 3"]
+    cameras: tuple[str, ...]
+    camera_body: Int[Tensor, "D C"]
+    camera_place_m: Float[Tensor, "D C 3"]
+    camera_turn: Float[Tensor, "D C 4"]
+    camera_tangent: Float[Tensor, "D C"]
+    """Half the height of the picture at a depth of 1."""
+    lights: Float[Tensor, "D S 13"]
+    """Place, diffuse, specular, fading, and 1 where it casts shadows."""
+    head: Float[Tensor, "D 9"]
+    """Ambient, then diffuse and specular of the headlight."""
+
+    def __len__(self) -> int:
+        """Frames."""
+        return len(self.drawing)
+
+
+@torch.no_grad()
+def draw(
+    drawings: Sequence[Drawing],
+    frames: Sequence[Sequence[int]],
+    camera: str,
+    height: int,
+    width: int,
+    device: str | torch.device,
+    *,
+    chunk: int | None = None,
+    fused: bool | None = None,
+) -> UInt8[Tensor, "N H W 3"]:
+    """Some frames of some drawings, in order: first those of the first drawing, then those of the second.
+
+    Args:
+        frames: for each drawing, the numbers of the frames to draw; a drawing may have none.
+        chunk, fused: see `draw_scenes`.
+
+    Raises:
+        SettingsError: no such frame or camera, or drawings that cannot be drawn together.
+    """
+    scenes = scenes_of(drawings, device, frames)
+    every = torch.arange(len(scenes), device=scenes.drawing.device)
+    return draw_scenes(scenes, every, camera, height, width, chunk=chunk, fused=fused)
+
+
+def scenes_of(
+    drawings: Sequence[Drawing], device: str | torch.device, frames: Sequence[Sequence[int]] | None = None
+) -> Scenes:
+    """Drawings made ready on a device, to be drawn there any number of times by `draw_scenes`.
+
+    Args:
+        frames: for each drawing, the numbers of the frames to have; all when None. The scenes' frames are counted
+            through all drawings.
+
+    Raises:
+        SettingsError: no drawings, no such frame, or drawings with different cameras or numbers of lights.
+    """
+    if not drawings:
+        raise SettingsError("Scenes are made of at least one drawing, got none.")
+    if frames is None:
+        frames = [range(len(each)) for each in drawings]
+    if len(frames) != len(drawings):
+        raise SettingsError(f"Give frames for each of {len(drawings)} drawings, got {len(frames)} lists.")
+    first = drawings[0]
+    for index, (each, wanted) in enumerate(zip(drawings, frames, strict=True)):
+        if each.cameras != first.cameras or len(each.light_place_m) != len(first.light_place_m):
+            raise SettingsError(
+                f"Drawing {index} has the cameras {each.cameras} and {len(each.light_place_m)} lights, the first "
+                f"{first.cameras} and {len(first.light_place_m)}. Draw them in separate calls."
+            )
+        if len(wanted) and not 0 <= min(wanted) <= max(wanted) < len(each):
+            raise SettingsError(
+                f"Drawing {index} has the frames 0 to {len(each) - 1}, asked for {min(wanted)} to {max(wanted)}."
+            )
+    many = len(drawings)
+    boxes = _room(max(int((~each.geom_cylinder).sum()) for each in drawings), BOXES)
+    geoms = boxes + _room(max(int(each.geom_cylinder.sum()) for each in drawings), CYLINDERS)
+    bodies = _room(1 + max(each.place_m.shape[1] for each in drawings), BODIES)
+    frame_count = sum(len(wanted) for wanted in frames)
+
+    def empty(*shape: int, value: float = 0.0) -> np.ndarray:
+        return np.full(shape, value, np.float32)
+
+    place_m, turn = empty(frame_count, bodies, 3), empty(frame_count, bodies, 4)
+    turn[..., 0] = 1
+    lamp_on, belt_shift_m = empty(frame_count), empty(frame_count)
+    body = np.zeros((many, geoms), np.int64)
+    # Padding is grains far below the floor, which no ray meets first.
+    geom_place_m, geom_turn, half_m = empty(many, geoms, 3), empty(many, geoms, 4), empty(many, geoms, 3, value=1e-6)
+    geom_place_m[..., 2], geom_turn[..., 0] = -1e4, 1
+    colour, lamp_change, second = empty(many, geoms, 3), empty(many, geoms, 3), empty(many, geoms, 3)
+    across, period_m, belt = empty(many, geoms, 3), empty(many, geoms, value=1.0), empty(many, geoms)
+    material = empty(many, geoms, 3)
+    begin = 0
+    for d, (each, wanted) in enumerate(zip(drawings, frames, strict=True)):
+        rows, chosen = slice(begin, begin + len(wanted)), np.asarray(wanted, np.int64)
+        begin += len(wanted)
+        place_m[rows, 1 : 1 + each.place_m.shape[1]] = each.place_m[chosen]
+        turn[rows, 1 : 1 + each.turn.shape[1]] = each.turn[chosen]
+        lamp_on[rows], belt_shift_m[rows] = each.lamp_on[chosen], each.belt_shift_m[chosen]
+        slot = np.where(
+            each.geom_cylinder, boxes + np.cumsum(each.geom_cylinder) - 1, np.cumsum(~each.geom_cylinder) - 1
+        )
+        body[d, slot] = each.geom_body
+        geom_place_m[d, slot], geom_turn[d, slot] = each.geom_place_m, each.geom_turn
+        half_m[d, slot], colour[d, slot] = each.geom_half_m, each.geom_colour
+        lamp_change[d, slot[each.lamp]] = each.lamp_colour - each.geom_colour[each.lamp]
+        belt[d, slot[each.belt]] = 1
+        kind, axis = each.geom_pattern[:, :1], each.geom_pattern[:, 5:]
+        across[d, slot] = np.where(kind == CHECKER, (1, 1, 0), (kind == STRIPES) & (np.arange(3) == axis))
+        period_m[d, slot] = np.where(kind[:, 0] == 0, 1, each.geom_pattern[:, 1])
+        second[d, slot], material[d, slot] = each.geom_pattern[:, 2:5], each.geom_material
+
+    def there(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    def each_of(name: str) -> Tensor:
+        return there(np.stack([getattr(each, name) for each in drawings]))
+
+    lights = ("light_place_m", "light_diffuse", "light_specular", "light_fading")
+    return Scenes(
+        drawing=there(np.repeat(np.arange(many), [len(wanted) for wanted in frames])),
+        place_m=there(place_m),
+        turn=there(turn),
+        lamp_on=there(lamp_on),
+        belt_shift_m=there(belt_shift_m),
+        boxes=boxes,
+        body=there(body),
+        geom_place_m=there(geom_place_m),
+        geom_turn=there(geom_turn),
+        half_m=there(half_m),
+        colour=there(colour),
+        lamp_change=there(lamp_change),
+        belt=there(belt),
+        second=there(second),
+        across=there(across),
+        period_m=there(period_m),
+        material=there(material),
+        cameras=first.cameras,
+        camera_body=each_of("camera_body").long(),
+        camera_place_m=each_of("camera_place_m"),
+        camera_turn=each_of("camera_turn"),
+        camera_tangent=torch.tan(each_of("camera_fovy_deg").double() * (math.pi / 360)).float(),
+        lights=torch.cat([*map(each_of, lights), each_of("light_shadow").float()[..., None]], dim=-1),
+        head=torch.cat([each_of(name) for name in ("ambient", "head_diffuse", "head_specular")], dim=-1),
+    )
+
+
+@torch.no_grad()
+def draw_scenes(
+    scenes: Scenes,
+    frames: Int[Tensor, " N"],
+    camera: str,
+    height: int,
+    width: int,
+    *,
+    chunk: int | None = None,
+    fused: bool | None = None,
+) -> UInt8[Tensor, "N H W 3"]:
+    """Some frames of scenes, on their device.
+
+    Args:
+        frames: their numbers, counted through all drawings of the scenes, on the scenes' device.
+        chunk: frames that are drawn at once; what `CHUNK_PIXELS` has room for when None.
+        fused: compile for these sizes, which takes a minute the first time; on a GPU alone when None. Every chunk then
+            has the full size, the last one filled up, so draw many frames at a time.
+
+    Raises:
+        SettingsError: no such camera or size.
+    """
+    if camera not in scenes.cameras:
+        raise SettingsError(f"No camera {camera!r}. Known: {', '.join(scenes.cameras)}.")
+    if height < 1 or width < 1:
+        raise SettingsError(f"A picture has at least one pixel a side, got {height} x {width}.")
+    device = scenes.drawing.device
+    fused = device.type == "cuda" if fused is None else fused
+    if chunk is None:
+        chunk = max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS["cpu"]) // (height * width))
+    paint: Callable[..., Tensor] = _fused() if fused else _paint_pixels
+    right = torch.arange(width, device=device) + 0.5 - width / 2
+    up = height / 2 - 0.5 - torch.arange(height, device=device)
+    across, along = right.repeat(height)[None], up.repeat_interleave(width)[None]
+    pictures = torch.empty(len(frames), height * width, 3, dtype=torch.uint8, device=device)
+    for begin in range(0, len(frames), chunk):
+        some = frames[begin : begin + chunk]
+        count = len(some)
+        if fused and count < chunk:
+            some = torch.cat([some, some[:1].expand(chunk - count)])
+        pixels = paint(*_pose(scenes, some, scenes.cameras.index(camera), height), across, along, scenes.boxes)
+        pictures[begin : begin + count] = pixels[:count]
+    return pictures.view(len(frames), height, width, 3)
+
+
+def _room(count: int, step: int) -> int:
+    """The next multiple, at least one."""
+    return max(1, -(-count // step)) * step
+
+
+@cache
+def _fused() -> Callable[..., Tensor]:
+    # Compiled when first called, not on import, which would load the compiler.
+    compiled: Callable[..., Tensor] = torch.compile(_paint_pixels, dynamic=False)
+    return compiled
+
+
+def _pose(
+    scenes: Scenes, frames: Int[Tensor, " n"], camera: int, height: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What `_paint_pixels` needs of n frames. Products are written out: a matrix product may be rounded to TF32."""
+    d = scenes.drawing[frames]
+    place_m, turn = scenes.place_m[frames], _matrix(scenes.turn[frames])
+    n, g = len(frames), scenes.body.shape[1]
+    body = scenes.body[d]
+    body_place = place_m.gather(1, body[..., None].expand(n, g, 3))
+    body_turn = turn.gather(1, body[..., None, None].expand(n, g, 3, 3))
+    geom_place = body_place + _apply(body_turn, scenes.geom_place_m[d])  # (n, G, 3)
+    geom_turn = _product(body_turn, _matrix(scenes.geom_turn[d]))  # (n, G, 3, 3)
+
+    every = torch.arange(n, device=frames.device)
+    holder = scenes.camera_body[d, camera]
+    eye = place_m[every, holder] + _apply(turn[every, holder], scenes.camera_place_m[d, camera])  # (n, 3)
+    look = _product(turn[every, holder], _matrix(scenes.camera_turn[d, camera]))  # (n, 3, 3)
+    pixel = scenes.camera_tangent[d, camera] * (2 / height)
+
+    half = scenes.half_m[d]
+    into = geom_turn.transpose(-1, -2) / half[..., None]  # world to the geom's scaled frame, (n, G, 3, 3)
+    lights = scenes.lights[d]  # (n, S, 13)
+    begin = _apply(into, eye[:, None] - geom_place)  # (n, G, 3)
+    view = _product(into, look[:, None].expand(n, g, 3, 3))
+    lamps = _apply(into[:, None], lights[:, :, None, :3] - geom_place[:, None])  # (n, S, G, 3)
+    geoms = torch.cat(
+        [
+            begin,
+            view.flatten(-2),
+            into.flatten(-2),
+            lamps.transpose(1, 2).flatten(-2),
+        ],
+        dim=-1,
+    )
+    colour = scenes.colour[d] + scenes.lamp_on[frames][:, None, None] * scenes.lamp_change[d]
+    shift = scenes.belt[d] * scenes.belt_shift_m[frames][:, None]
+    looks = torch.cat(
+        [
+            geom_turn.flatten(-2),
+            geom_place,
+            half,
+            colour,
+            scenes.second[d],
+            scenes.across[d],
+            scenes.period_m[d][..., None],
+            shift[..., None],
+            scenes.material[d],
+        ],
+        dim=-1,
+    )
+    shot = torch.cat([eye, look.flatten(-2), pixel[:, None]], dim=-1)
+    # Columns first, so that each is read on its own.
+    return (
+        geoms.permute(2, 0, 1).contiguous(),
+        looks.permute(2, 0, 1).contiguous(),
+        shot.T.contiguous(),
+        lights.permute(1, 2, 0).contiguous(),
+        scenes.head[d].T.contiguous(),
+    )
+
+
+def _matrix(turn: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 3 3"]:
+    """Rotations from quaternions (w, x, y, z)."""
+    w, x, y, z = turn.unbind(-1)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def _apply(matrix: Float[Tensor, "*N 3 3"], vector: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
+    return (matrix * vector[..., None, :]).sum(-1)
+
+
+def _product(one: Float[Tensor, "*N 3 3"], other: Float[Tensor, "*N 3 3"]) -> Float[Tensor, "*N 3 3"]:
+    return (one[..., :, :, None] * other[..., None, :, :]).sum(-2)
+
+
+def _paint_pixels(
+    geoms: Float[Tensor, "K n G"],
+    looks: Float[Tensor, "29 n G"],
+    shot: Float[Tensor, "13 n"],
+    lights: Float[Tensor, "S 13 n"],
+    head: Float[Tensor, "9 n"],
+    across: Float[Tensor, "1 P"],
+    along: Float[Tensor, "1 P"],
+    boxes: int,
+) -> UInt8[Tensor, "n P 3"]:
+    """Cast, shadows and shading of P pixels of n frames: elementwise, but for the nearest and for any over geoms."""
+    view, into = _rows(geoms[3:12]), _rows(geoms[12:21])
+    x, y = across * shot[12, :, None], along * shot[12, :, None]  # (n, P), at a depth of 1
+    depth, geom = _nearest(_vector(geoms), view, x, y, boxes)
+    seen = depth < math.inf
+    depth = torch.where(seen, depth, 1)
+
+    def at(rows: Tensor) -> Three:
+        """Three rows of what geoms have, for the geom in each pixel."""
+        return rows[0].gather(1, geom), rows[1].gather(1, geom), rows[2].gather(1, geom)
+
+    look = shot[3:12, :, None]
+    ray = tuple(look[3 * k] * x + look[3 * k + 1] * y - look[3 * k + 2] for k in range(3))
+    length = torch.sqrt(_dot(ray, ray))
+    toward = tuple(-part / length for part in ray)
+    point = tuple(shot[k, :, None] + depth * ray[k] for k in range(3))
+
+    turn = tuple(at(looks[3 * k : 3 * k + 3]) for k in range(3))  # rows of the geom's rotation to the world
+    middle, half = at(looks[9:12]), at(looks[12:15])
+    apart = tuple(point[k] - middle[k] for k in range(3))
+    local = tuple(turn[0][k] * apart[0] + turn[1][k] * apart[1] + turn[2][k] * apart[2] for k in range(3))
+    own = _normal(tuple(local[k] / half[k] for k in range(3)), geom < boxes)
+    normal = tuple(_dot(turn[k], own) for k in range(3))
+    facing = _dot(normal, toward).clamp(min=0)
+
+    colour, second, cross = at(looks[15:18]), at(looks[18:21]), at(looks[21:24])
+    period_m, shift_m, specular = at(looks[24:27])
+    shininess, reflectance = looks[27].gather(1, geom), looks[28].gather(1, geom)
+    # Under a slant a pixel covers more of the surface; below 0.1 it is as good as blurred out.
+    blur = depth * shot[12, :, None] / facing.clamp(min=0.1) / period_m
+    share = torch.ones_like(depth)
+    for k in range(3):
+        along_m = local[k] - shift_m if k == 0 else local[k]
+        share = share * torch.where(cross[k] > 0, _wave(along_m / period_m, blur), 1)
+    paint = tuple(colour[k] + (second[k] - colour[k]) * (0.5 - 0.5 * share) for k in range(3))
+
+    sky = 0.85 + 0.15 * normal[2]
+    light_in = tuple(head[k, :, None] * sky + head[3 + k, :, None] * facing for k in range(3))
+    exponent = 2 + 62 * shininess
+    gloss = _lobe(2 * facing * facing - 1, exponent)
+    shine = tuple(head[6 + k, :, None] * gloss for k in range(3))
+    for index, light in enumerate(lights[..., None]):  # (13, n, 1)
+        way = tuple(light[k] - point[k] for k in range(3))
+        distance = torch.sqrt(_dot(way, way))
+        way = tuple(part / distance.clamp(min=1e-6) for part in way)
+        fall = _dot(normal, way)
+        beam = tuple(point[k] - light[k] for k in range(3))
+        shadow = _blocked(_vector(geoms[21 + 3 * index :]), into, beam, distance, geom, boxes) & (light[12] > 0)
+        strength = (seen & (fall > 0) & ~shadow) / (light[9] + distance * (light[10] + distance * light[11]))
+        # r . v for r the light mirrored in the surface is 2 (n . l)(n . v) - l . v.
+        gloss = _lobe(2 * fall * facing - _dot(way, toward), exponent) * strength
+        fall = fall.clamp(min=0) * strength
+        light_in = tuple(light_in[k] + light[3 + k] * fall for k in range(3))
+        shine = tuple(shine[k] + light[6 + k] * gloss for k in range(3))
+
+    up = 2 * facing * normal[2] - toward[2]
+    rise, drop = up.clamp(min=0), (-up).clamp(min=0)
+    sheen = SHEEN_HORIZON + (SHEEN_HIGH - SHEEN_HORIZON) * rise + (SHEEN_LOW - SHEEN_HORIZON) * drop
+    above = (-toward[2]).clamp(min=0)
+    out = []
+    for k in range(3):
+        solid = paint[k] * light_in[k] + shine[k] * specular
+        solid = solid * (1 - reflectance) + (0.3 + 0.7 * paint[k]) * sheen * reflectance
+        outside = HORIZON[k] + (ZENITH[k] - HORIZON[k]) * above
+        out.append((torch.where(seen, solid, outside).clamp(0, 1) * 255 + 0.5).to(torch.uint8))
+    return torch.stack(out, dim=-1)
+
+
+def _vector(rows: Tensor) -> Three:
+    """The first three rows, for each geom against all pixels: (n, 1, G) each."""
+    return rows[0, :, None], rows[1, :, None], rows[2, :, None]
+
+
+def _rows(matrix: Tensor) -> tuple[Three, ...]:
+    return _vector(matrix), _vector(matrix[3:]), _vector(matrix[6:])
+
+
+def _dot(one: Three, other: Three) -> Tensor:
+    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+
+
+def _nearest(begin: Three, view: tuple[Three, ...], x: Tensor, y: Tensor, boxes: int) -> tuple[Tensor, Tensor]:
+    """Depth (n, P) of the first hit, infinite for none, and its geom."""
+    x, y = x[..., None], y[..., None]
+    way = tuple(row[0] * x + row[1] * y - row[2] for row in view)  # (n, P, G)
+    found = []
+    for meet, part in ((_meet_box, slice(None, boxes)), (_meet_cylinder, slice(boxes, None))):
+        near, far = meet(tuple(each[..., part] for each in begin), tuple(each[..., part] for each in way))
+        # From within, a ray meets the far side. NaN, for a ray in a face, compares as false: it misses.
+        depth = torch.where(near > 0, near, far)
+        found.append(torch.where((near <= far) & (far > 0), depth, math.inf).min(dim=-1))
+    closer = found[1].values < found[0].values
+    depth = torch.where(closer, found[1].values, found[0].values)
+    return depth, torch.where(closer, found[1].indices + boxes, found[0].indices)
+
+
+def _blocked(begin: Three, into: tuple[Three, ...], beam: Three, distance: Tensor, geom: Tensor, boxes: int) -> Tensor:
+    """Whether something is between a light and what it would light; a convex geom does not hide its own lit side."""
+    beam = (beam[0][..., None], beam[1][..., None], beam[2][..., None])
+    way = tuple(_dot(row, beam) for row in into)  # (n, P, G), of length 1 at the point
+    limit = (1 - SHADOW_GAP_M / distance)[..., None]
+    blocked = torch.zeros_like(geom, dtype=torch.bool)
+    for meet, part in ((_meet_box, slice(None, boxes)), (_meet_cylinder, slice(boxes, None))):
+        near, far = meet(tuple(each[..., part] for each in begin), tuple(each[..., part] for each in way))
+        other = torch.arange(near.shape[-1], device=geom.device) + (part.start or 0) != geom[..., None]
+        blocked = blocked | ((near <= far) & (near > 0) & (near < limit) & other).any(dim=-1)
+    return blocked
+
+
+def _meet_box(begin: Three, way: Three) -> tuple[Tensor, Tensor]:
+    """Where rays enter and leave the cube from -1 to 1; they miss it where they leave before they enter."""
+    inverse = tuple(1 / part for part in way)
+    to_middle = tuple(begin[k] * inverse[k] for k in range(3))
+    to_side = tuple(part.abs() for part in inverse)
+    near = torch.maximum(
+        torch.maximum(-to_middle[0] - to_side[0], -to_middle[1] - to_side[1]), -to_middle[2] - to_side[2]
+    )
+    far = torch.minimum(torch.minimum(to_side[0] - to_middle[0], to_side[1] - to_middle[1]), to_side[2] - to_middle[2])
+    return near, far
+
+
+def _meet_cylinder(begin: Three, way: Three) -> tuple[Tensor, Tensor]:
+    """The same for the cylinder of radius 1 from z = -1 to 1."""
+    square = way[0] * way[0] + way[1] * way[1]
+    middle = -(begin[0] * way[0] + begin[1] * way[1]) / square
+    # The usual b^2 - a c loses all its digits for a thin cylinder far away.
+    aside = begin[0] * way[1] - begin[1] * way[0]
+    root = torch.sqrt(square - aside * aside) / square  # NaN, which misses, beside the cylinder
+    inverse = 1 / way[2]
+    level, side = begin[2] * inverse, inverse.abs()
+    return torch.maximum(middle - root, -level - side), torch.minimum(middle + root, side - level)
+
+
+def _normal(local: Three, box: Tensor) -> Three:
+    """The outward normal, in the geom's frame, at a point of its scaled surface."""
+    x, y, z = local
+    ax, ay, az = x.abs(), y.abs(), z.abs()
+    radius = torch.sqrt(x * x + y * y)
+    on_x, on_y = (ax >= ay) & (ax >= az), (ay > ax) & (ay >= az)
+    on_top = az > torch.where(box, torch.maximum(ax, ay), radius)
+    zero = torch.zeros_like(x)
+    return (
+        torch.where(box, torch.where(on_x, x.sign(), zero), torch.where(on_top, zero, x / radius)),
+        torch.where(box, torch.where(on_y, y.sign(), zero), torch.where(on_top, zero, y / radius)),
+        torch.where(on_top, z.sign(), zero),
+    )
+
+
+def _wave(turns: Tensor, blur: Tensor) -> Tensor:
+    """As in `worlds.factory.shade`: 1 in the first half of each turn, -1 in the second, sloped over `blur` turns."""
+    edge = 0.25 - (turns - 0.25 - torch.floor(turns + 0.25)).abs()
+    return (edge / (0.5 * blur)).clamp(-1, 1)
+
+
+def _lobe(cosine: Tensor, exponent: Tensor) -> Tensor:
+    """About cosine ** exponent, without a power. Source: Schlick 1994, A Fast Alternative to Phong's Model."""
+    cosine = cosine.clamp(min=0)
+    return cosine / (exponent - exponent * cosine + cosine)
