@@ -1,5 +1,6 @@
 """Cutting pictures as the released processors do, and the room and positions they have in a prompt."""
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from orrery.errors import MediaError, RequestError
 from orrery.tokenizers.eyes import (
     EDGE_EYES,
     IMAGE_PAD,
+    PICO_EYES,
     QWEN_EYES,
     VIDEO_PAD,
     VISION_END,
@@ -275,3 +277,29 @@ def test_text_alone_counts_up():
 def test_nothing_to_see_is_refused(see):
     with pytest.raises(MediaError):
         see()
+
+
+@pytest.mark.parametrize("side", [40, 64, 128, 200, 256])
+def test_square_stills_have_64_features_for_pico(side):
+    still = look_at_image(picture(side, side), PICO_EYES)
+    assert (still.grid, still.features) == ((1, 16, 16), (8, 8))
+    assert still.patches.shape == (256, 3 * 2 * 8 * 8)
+
+
+def test_a_still_of_pico_s_own_size_is_not_resampled():
+    pixels = picture(128, 128)
+    corner = look_at_image(pixels, PICO_EYES).patches[0].reshape(3, 2, 8, 8)
+    expected = torch.from_numpy(pixels[:8, :8].astype(np.float32) / 127.5 - 1).permute(2, 0, 1)
+    assert torch.allclose(corner, expected[:, None].expand(-1, 2, -1, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [1, 3, 8, 17, 97])
+def test_videos_have_eight_frames_for_pico(frames):
+    chosen = sample_frames(frames, 20.0, PICO_EYES)
+    assert (len(chosen), chosen[0], chosen[-1]) == (8, 0, frames - 1)
+    assert chosen == sorted(chosen)
+    gaps = {b - a for a, b in itertools.pairwise(chosen)}
+    assert max(gaps) - min(gaps) <= 1
+    clip = np.stack([picture(128, 128, seed) for seed in range(frames)])[chosen]
+    video = look_at_video(clip, [index / 20 for index in chosen], PICO_EYES)
+    assert (video.grid, video.features, len(video.seconds)) == ((4, 16, 16), (8, 8), 4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers.tiny_text import THINKING_TEMPLATE, tiny_tokenizer, tiny_tokenizer_folder
+from makers.tiny_text import TEXTS, THINKING_TEMPLATE, tiny_tokenizer, tiny_tokenizer_folder
 
 from orrery.errors import CheckpointError, RequestError, SettingsError
 from orrery.tokenizers.eyes import QWEN_EYES, expand, look_at_image, look_at_video, reason_positions, visual_spans
@@ -184,3 +184,40 @@ def test_damaged_folders_are_refused(tmp_path, name, content, message):
 def test_a_token_that_does_not_exist_is_named():
     with pytest.raises(CheckpointError, match=r"no token '<\|sound\|>'"):
         tiny_tokenizer().id("<|sound|>")
+
+
+def test_digits_stand_one_by_one_where_asked():
+    texts = ["the cube lies at (312, 405)", "at (312, 405)"] * 20
+    single, joined = train_tokenizer(texts, 300, digits=True), train_tokenizer(texts, 300)
+    read = [single.decode([token]) for token in single.encode("at (312, 405)")]
+    assert [piece for piece in read if piece.isdecimal()] == list("312405")
+    assert len(joined.encode("(312, 405)")) < len(single.encode("(312, 405)"))
+    assert single.decode(single.encode("12 345,6")) == "12 345,6"
+
+
+@pytest.mark.parametrize("text", ["", "a cube", "a cube " * 9, "a cube " * 40])
+def test_padded_prompts_have_few_lengths_and_end_as_all_do(text):
+    plain, padded = train_tokenizer(TEXTS, 300), train_tokenizer(TEXTS, 300, pad_to=32)
+    ids, longer = plain.prompt_ids(text), padded.prompt_ids(text)
+    pads = len(longer) - len(ids)
+    assert len(longer) % 32 == 0
+    assert 0 <= pads < 32
+    assert longer == [*ids[:-2], *[padded.id("<|endoftext|>")] * pads, *ids[-2:]]
+    assert padded.chat([{"role": "user", "content": text}]) == plain.chat([{"role": "user", "content": text}])
+
+
+def test_the_padding_is_part_of_the_files(tmp_path):
+    made = train_tokenizer(TEXTS, 300, pad_to=32)
+    made.to_folder(tmp_path)
+    assert TextTokenizer.from_folder(tmp_path).pad_to == 32
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    for change, message in (
+        ({"pad_to": 0}, "multiples of 0"),
+        ({"pad_to": True}, "True"),
+        ({"pad_token": None}, "pad"),
+    ):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | change))
+        with pytest.raises(CheckpointError, match=message):
+            TextTokenizer.from_folder(tmp_path)
+    with pytest.raises(SettingsError, match="got 0"):
+        train_tokenizer(TEXTS, 300, pad_to=0)
