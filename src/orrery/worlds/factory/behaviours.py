@@ -185,14 +185,19 @@ def _astray(job: Job, rng: np.random.Generator) -> tuple[Goal, ...]:
     return tuple(changed)
 
 
-def chunk(kind: str, cell: Cell, goals: Sequence[Goal], steps: int, rng: np.random.Generator) -> Policy:
+def chunk(
+    kind: str, cell: Cell, goals: Sequence[Goal], steps: int, rng: np.random.Generator, *, keeps: bool = False
+) -> Policy:
     """A way to go on from a saved state, for branches: as the expert; a straight line; open and back up; or play.
+
+    Args:
+        keeps: as `advise` has it.
 
     Raises:
         TaskError: no such way.
     """
     if kind == "expert":
-        return lambda now: advise(now, goals).action.astype(np.float64)
+        return lambda now: advise(now, goals, keeps=keeps).action.astype(np.float64)
     if kind == "play":
         return _play(rng)
     if kind == "straight":

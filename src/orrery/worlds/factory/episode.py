@@ -50,6 +50,7 @@ def perform(
     clearances_m: Sequence[float],
     random_look: bool,
     after_steps: int | None = None,
+    keeps: bool = False,
     listens: bool = True,
 ) -> Episode:
     """Simulate one episode.
@@ -57,7 +58,7 @@ def perform(
     Args:
         spec: what to play; a branch forks off the attempt of its behaviour, and goes on for BRANCH_STEPS.
         clearances_m: of pegs in their hole, of which one is drawn.
-        after_steps, listens: as `roll` and `Cell` have them.
+        after_steps, keeps, listens: as `roll`, `advise` and `Cell` have them.
     """
     rng = chance_of(spec.seed, 0)
     clearance_m = float(rng.choice(clearances_m))
@@ -66,7 +67,7 @@ def perform(
     start = cell.snapshot()
     actor = policy(behaviour(spec.behaviour), job, chance_of(spec.seed, 1))
     if spec.branch is None:
-        attempt = roll(cell, job, actor, after_steps=after_steps)
+        attempt = roll(cell, job, actor, after_steps=after_steps, keeps=keeps)
         return Episode(cell=cell, start=start, attempt=attempt, before=(), fork_step=None)
     # Without `after_steps`: where it forks must not depend on them.
     whole = roll(cell, job, actor)
@@ -76,6 +77,6 @@ def perform(
     cell.restore(whole.moments[fork_step].state)
     # The expert needs no chance of its own.
     luck = chance_of(spec.seed, 4 + (SIBLINGS.index(spec.branch) if spec.branch in SIBLINGS else len(BRANCHES)))
-    actor = chunk(spec.branch, cell, job.goals, BRANCH_STEPS, luck)
-    attempt = roll(cell, job, actor, steps=BRANCH_STEPS, to_the_end=True)
+    actor = chunk(spec.branch, cell, job.goals, BRANCH_STEPS, luck, keeps=keeps)
+    attempt = roll(cell, job, actor, steps=BRANCH_STEPS, to_the_end=True, keeps=keeps)
     return Episode(cell=cell, start=start, attempt=attempt, before=whole.reports[:fork_step], fork_step=fork_step)

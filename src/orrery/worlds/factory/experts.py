@@ -48,14 +48,24 @@ class Advice:
     """Body that the phase is about."""
 
 
-def advise(cell: Cell, goals: Sequence[Goal], *, slip_m: tuple[float, float] = (0.0, 0.0)) -> Advice:
+def advise(
+    cell: Cell, goals: Sequence[Goal], *, slip_m: tuple[float, float] = (0.0, 0.0), keeps: bool = False
+) -> Advice:
     """The expert's action in the present state.
 
     Args:
         slip_m: an error in where it believes the hole of the fixture to be; 0 for an expert.
+        keeps: what it holds and has brought where it was wanted it goes on holding, or lets go in the hole; otherwise
+            it puts that down on the bench, a peg too.
     """
     held = cell.memory.held
     goal = _current(cell, goals, held)
+    if keeps and goal is None:
+        for reached in goals:
+            if isinstance(reached, Lift) and reached.part == held:
+                return _advice(cell, cell.memory.setpoint[:3], cell.memory.setpoint[3], 0.0, "wait", held)
+            if isinstance(reached, Insert) and reached.part == held:
+                return _retreat(cell, "retreat", f"part_{held}")
     if held is not None and (goal is None or isinstance(goal, Press) or goal.part != held):
         return _put_down(cell, held)
     if goal is None:

@@ -73,6 +73,7 @@ def roll(
     steps: int | None = None,
     to_the_end: bool = False,
     after_steps: int | None = None,
+    keeps: bool = False,
 ) -> Attempt:
     """Act from the present state of `cell` until the task is done or lost, and a little longer, or until time is up.
 
@@ -81,13 +82,14 @@ def roll(
         steps: the longest attempt; the task's horizon when None.
         to_the_end: go on for all steps whatever happens, the policy acting throughout.
         after_steps: exactly so many more after success or loss, be it beyond the time; AFTER_STEPS within it when None.
+        keeps: as `advise` has it.
     """
     moments: list[Moment] = []
     reports: list[Report] = []
     left = TASKS[job.task].horizon if steps is None else steps
     success, over, why = False, False, failure(cell, job.goals)
     while left > 0:
-        advice = advise(cell, job.goals)
+        advice = advise(cell, job.goals, keeps=keeps)
         action = advice.action if success and not to_the_end else policy(cell)
         state, felt = cell.snapshot(), cell.proprioception()
         parts = np.array([[*cell.part_m(i), *cell.part_quaternion(i)] for i in range(len(job.layout.parts))]).reshape(

@@ -40,18 +40,25 @@ STILL: tuple[tuple[Callable[[Rng, list[Sight]], Iterator[Draft]], int], ...] = (
     (seen.box, 2),
 )
 """A family of single pictures, and how many of it an attempt has at most."""
-TIMED: tuple[tuple[Callable[[Rng, Witness], Iterator[Draft]], int], ...] = (
+Family = tuple[Callable[[Rng, Witness], Iterator[Draft]], int]
+WATCHED: tuple[Family, ...] = (
     (timed.belt, 3),
     (timed.next_action, 4),
     (timed.when, 6),
     (timed.outcome, 1),
     (timed.why, 1),
-    (forecast.reach_end, 2),
-    (forecast.if_released, 2),
+)
+"""Families of stretches of time that are answered from pictures, ..."""
+FORESEEN: tuple[Family, ...] = ((forecast.reach_end, 2), (forecast.if_released, 2))
+"""... those whose answers are played, which takes as long as the attempt itself, ..."""
+TIMED: tuple[Family, ...] = (
+    *WATCHED,
+    *FORESEEN,
     (action.action_to_words, 2),
     (action.words_to_action, 1),
     (heard.heard, 12),
 )
+"""... and all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +117,8 @@ def ask(
     cameras: Sequence[str] = tuple(CAMERA_SHARES),
     clip: Clip | None = None,
     renderer: Renderer | None = None,
+    sights: int = SIGHTS,
+    families: Sequence[Family] = TIMED,
 ) -> list[Question]:
     """A varied handful about one attempt, the same for the same generator.
 
@@ -120,15 +129,17 @@ def ask(
         cameras: those that may be asked about; the front camera is one of them.
         clip: what `edits.make_clip` made of the attempt, to ask about it too.
         renderer: of the cell's model, where the caller has one.
+        sights: how many moments are looked at for questions about single pictures.
+        families: of stretches of time, those that are asked.
     """
     if not attempt.moments:
         return []
     witness = Witness(cell, attempt, height, width, renderer, cameras)
-    sights = witness.sights(rng, SIGHTS)
+    looks = witness.sights(rng, sights)
     drafts: list[Draft] = []
     for of_pictures, most in STILL:
-        drafts += islice(of_pictures(rng, shuffled(rng, sights)), most)
-    for over_time, most in TIMED:
+        drafts += islice(of_pictures(rng, shuffled(rng, looks)), most)
+    for over_time, most in families:
         drafts += islice(over_time(rng, witness), most)
     if clip is not None:
         drafts += heard.edited(rng, clip)
