@@ -5,6 +5,7 @@ clear is not said: a part that the gripper just touches has no place.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,6 +50,13 @@ SETTINGS = {
     ),
 }
 """What stands in a cell besides its parts."""
+THEN = Phrasings(
+    train=("{scene} Then {event}.", "{scene} {Event}.", "{scene} After that {event}."),
+    test=("{scene} Next, {event}.", "{scene} Soon {event}."),
+)
+NOTHING = Phrasings(
+    train=("nothing else happens", "nothing is grasped or let go"), test=("no more than that happens",)
+)
 LAMP_PX = 10
 MORE = {"lamp": 0.6, "fingers": 0.4, "setting": 0.5}
 """How often each thing is mentioned that is not a part."""
@@ -75,6 +83,12 @@ def scene_caption(cell: Cell, sight: Sight, rng: Rng, split: Literal["train", "t
     text = _drawn(SCENES, rng, split)
     joined = "".join(f"; {words}" for words in more)
     return text.format(parts=parts, Parts=parts[0].upper() + parts[1:], more=joined)
+
+
+def clip_caption(scene: str, events: Sequence[str], rng: Rng, split: Literal["train", "test"]) -> str:
+    """What a short clip shows: its first frame, then what happens in it, in the words of `captions.happenings`."""
+    told = " and ".join(events) if events else _drawn(NOTHING, rng, split)
+    return _drawn(THEN, rng, split).format(scene=scene, event=told, Event=told[0].upper() + told[1:])
 
 
 def part_words(cell: Cell, sight: Sight, index: int) -> tuple[str, str, str]:

@@ -79,6 +79,7 @@ def _record(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Record:
             "instructions": tuple(row["instructions"]),
             "captions": tuple(row["captions"]),
             "scenes": tuple((frame, text) for frame, text in row["scenes"]),
+            "clips": tuple((frame, text) for frame, text in row["clips"]),
             "questions": tuple(Question.from_dict(question) for question in row["questions"]),
             "events": tuple((time_s, kind, subject) for time_s, kind, subject in row["events"]),
         }

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from orrery.errors import DatasetError, SettingsError
-from orrery.worlds.factory.captions import caption
+from orrery.worlds.factory.captions import caption, happenings
 from orrery.worlds.factory.cell import STEP_S, Cell
 from orrery.worlds.factory.drawing import Drawing, drawing_of
 from orrery.worlds.factory.episode import Episode, perform
@@ -32,7 +32,7 @@ from orrery.worlds.factory.questions.question import FORESEEN, WATCHED, Question
 from orrery.worlds.factory.questions.sights import Witness
 from orrery.worlds.factory.render import Renderer
 from orrery.worlds.factory.rollout import Attempt
-from orrery.worlds.factory.scene_words import scene_caption
+from orrery.worlds.factory.scene_words import clip_caption, scene_caption
 from orrery.worlds.factory.tasks import TASKS
 
 AFTER_STEPS = 16
@@ -42,6 +42,9 @@ SIZE_PX = 128
 CAPTIONS = 3
 SCENES = 2
 """Frames of a record with a caption of their own, the first among them."""
+CLIPS = 3
+"""Clips of a record with a caption of their own; those in which something happens come first."""
+CLIP_STEPS = 16
 SIGHTS = 8
 """Moments that are looked at for questions about single pictures."""
 HEADER = struct.Struct("<q")
@@ -83,6 +86,8 @@ class Record:
     """The whole attempt in a sentence or two."""
     scenes: tuple[tuple[int, str], ...]
     """A frame, and what the front camera shows in it."""
+    clips: tuple[tuple[int, str], ...]
+    """The first of CLIP_STEPS + 1 frames, and what the front camera shows in them."""
     questions: tuple[Question, ...]
     """About pictures of the front camera."""
     events: tuple[tuple[float, str, str], ...]
@@ -142,6 +147,7 @@ def record_of(spec: RecordSpec, *, sound: bool = True, questions: bool = True) -
             dict.fromkeys(caption(attempt, chance[0], level="sentence", split=spec.words) for _ in range(CAPTIONS))
         ),
         scenes=scenes_of(played.cell, attempt, chance[1], spec, renderer),
+        clips=clips_of(played.cell, attempt, np.random.default_rng([seed, 23, spec.index]), spec, renderer),
         questions=tuple(asked),
         events=tuple((event.time_s - begin_s, event.kind, event.subject) for event in attempt.events),
     )
@@ -163,6 +169,26 @@ def scenes_of(
     for frame in (0, *(int(other) for other in others)):
         sight = witness.look(frame, "front")
         found.append((frame, scene_caption(cell, sight, rng, spec.words)))
+    return tuple(found)
+
+
+def clips_of(
+    cell: Cell, attempt: Attempt, rng: np.random.Generator, spec: RecordSpec, renderer: Renderer
+) -> tuple[tuple[int, str], ...]:
+    """Short clips in words: the scene they begin with, and what happens in them."""
+    last = len(attempt.moments) - CLIP_STEPS - 1
+    if last < 0:
+        return ()
+    witness = Witness(cell, attempt, SIZE_PX, SIZE_PX, renderer, ("front",))
+    told = happenings(attempt)
+    begins = [round(at_s / STEP_S) - int(rng.integers(3, CLIP_STEPS - 1)) for at_s, _ in told]
+    before = [frame for frame in dict.fromkeys(begins) if 0 <= frame <= last]
+    frames = [*(before[index] for index in rng.permutation(len(before))), int(rng.integers(last + 1))]
+    found = []
+    for frame in sorted(set(frames[:CLIPS])):
+        scene = scene_caption(cell, witness.look(frame, "front"), rng, spec.words)
+        events = [event for at_s, event in told if frame * STEP_S < at_s <= (frame + CLIP_STEPS) * STEP_S]
+        found.append((frame, clip_caption(scene, events[:2], rng, spec.words)))
     return tuple(found)
 
 
