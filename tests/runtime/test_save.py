@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from makers.own_checkpoint import tiny_model, write_own
+from makers.pico_checkpoint import pictures, small_pico
 from makers.released_folder import write_released
 
 from orrery.errors import CheckpointError
@@ -11,7 +12,12 @@ from orrery.model.config import TINY
 from orrery.model.vision import vision_encoder
 from orrery.model.vision_config import TINY_QWEN_VISION
 from orrery.runtime.load import load
+from orrery.runtime.report import report
+from orrery.runtime.run import run
 from orrery.runtime.save import save, save_released
+from orrery.tasks.request import Request
+from orrery.tokenizers.autoencoder import AutoencoderCodec, AutoencoderConfig, FrameAutoencoder
+from orrery.weights.eight_bit import to_eight_bit
 
 
 def same(a, b) -> bool:
@@ -29,6 +35,62 @@ def test_our_own_layout_holds_the_same_bits(tmp_path):
     assert model.text.files == made.text.files
     assert model.origin.trained is False
     assert model.origin.weights["model.safetensors"]
+
+
+def test_eight_bits_lose_half_a_step_a_row_and_the_manifest_says_how_much(tmp_path):
+    folder = save(small_pico(), tmp_path / "small", trained=False, licence="Apache-2.0", storage="int8")
+    model, made = load(tmp_path / "small"), small_pico()
+    for read, written in ((model.mot, made.mot), (model.eyes, made.eyes)):
+        steps = to_eight_bit(written.state_dict()).tensors
+        for name, tensor in written.state_dict().items():
+            room = steps[f"{name}.rows"][:, None] * 0.5001 if f"{name}.rows" in steps else 0
+            assert ((read.state_dict()[name] - tensor).abs() <= room).all(), name
+    worst = folder.metadata["rounding"]["model.safetensors"]
+    assert 0 < worst["relative"] < 0.02
+    assert worst["matrix"] in made.mot.state_dict()
+    assert report(tmp_path / "small").facts["stored"]["values"]["int8"] > 0
+    again = save(model, tmp_path / "again", trained=False, licence="Apache-2.0", storage="int8")
+    assert again.metadata["rounding"]["model.safetensors"]["relative"] < 1e-6
+    request = Request(task="policy_no_video", prompt="go", vision=pictures(), state=[0.0] * 5)
+    near, exact = run(model, request), run(made, request)
+    assert 0 < (near.latents["action"] - exact.latents["action"]).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "eyes.safetensors"])
+def test_one_byte_of_eight_bit_weights_that_changed_is_refused(tmp_path, file):
+    save(small_pico(), tmp_path / "small", trained=False, licence="Apache-2.0", storage="int8")
+    data = bytearray((tmp_path / "small" / file).read_bytes())
+    data[-100] ^= 1
+    (tmp_path / "small" / file).write_bytes(data)
+    with pytest.raises(CheckpointError, match=file):
+        load(tmp_path / "small")
+
+
+def test_a_trained_codec_lies_in_its_own_folder(tmp_path):
+    config = AutoencoderConfig(channels=2, fine=8, coarse=16)
+    torch.manual_seed(0)
+    codec = AutoencoderCodec(FrameAutoencoder(config).eval(), config)
+    model = replace(small_pico(), vision=codec)
+    save(model, tmp_path / "small", trained=False, licence="Apache-2.0")
+    read = load(tmp_path / "small")
+    assert "vision_codec/model.safetensors" in read.origin.weights
+    assert read.vision.codec_config() == codec.codec_config()
+    assert all(torch.equal(read.vision.tensors()[name], tensor) for name, tensor in codec.tensors().items())
+    assert report(tmp_path / "small").facts["parameters"]["vision_codec"] == sum(
+        tensor.numel() for tensor in codec.network.state_dict().values()
+    )
+    again = save(read, tmp_path / "again", trained=False, licence="Apache-2.0")
+    assert again.files["vision_codec/model.safetensors"].sha256 == read.origin.weights["vision_codec/model.safetensors"]
+    (tmp_path / "small" / "vision_codec" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="vision_codec"):
+        load(tmp_path / "small")
+
+
+def test_a_codec_cannot_take_a_folder_that_is_taken(tmp_path):
+    config = AutoencoderConfig(channels=2, fine=8, coarse=16)
+    codec = AutoencoderCodec(FrameAutoencoder(config).eval(), config, folder="tokenizer")
+    with pytest.raises(CheckpointError, match="taken"):
+        save(replace(small_pico(), vision=codec), tmp_path / "small", trained=False, licence="Apache-2.0")
 
 
 @pytest.mark.oracle

@@ -63,12 +63,20 @@ def load(
         dtype=number,
         device=place,
         keep_float32=KEEP_FLOAT32,
+        eight_bit=stored.storage == "int8",
         progress=report,
     )
     eyes = None
     if plan.eyes is not None and plan.eyes_stored is not None:
         eyes = empty_eyes(plan.eyes)
-        load_into(eyes, [plan.eyes_stored.source], plan.eyes_stored.layout, dtype=number, device=place)
+        load_into(
+            eyes,
+            [plan.eyes_stored.source],
+            plan.eyes_stored.layout,
+            dtype=number,
+            device=place,
+            eight_bit=plan.eyes_stored.storage == "int8",
+        )
     vision, sound = plan.vision_codec, plan.sound_codec
     return Model(
         mot=mot.eval(),

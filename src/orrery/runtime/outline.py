@@ -11,7 +11,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from orrery.errors import CheckpointError
 from orrery.model.config import MoTConfig
@@ -37,15 +37,17 @@ from orrery.weights.layouts import (
 from orrery.weights.rename import Layout
 from orrery.weights.sources import open_shards
 
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 CONFIG_KEYS = frozenset(
     {
         *("version", "family", "model", "vision_codec", "sound_codec", "eyes", "contracts"),
-        *("trained", "tasks", "licence"),
+        *("storage", "trained", "tasks", "licence"),
     }
 )
 RELEASED_LICENCE = "OpenMDW-1.1"
 Parts = Literal["all", "reasoner"]
+Storage = Literal["float", "int8"]
+"""How our layout stores matrices: as they are in memory, or in 8 bits with a scale for each row."""
 Progress = Callable[[int, int], None]
 
 
@@ -56,6 +58,7 @@ class Stored:
     source: Path
     """A safetensors file, or a folder of them."""
     layout: Layout | None
+    storage: Storage = "float"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +139,8 @@ def _outline_own(folder: Folder, parts: Parts) -> Outline:
         raise CheckpointError(
             f"{folder.path / 'config.json'} is not a configuration of version {CONFIG_VERSION}. Update."
         )
+    if (storage := document["storage"]) not in get_args(Storage):
+        raise CheckpointError(f"{folder.path / 'config.json'} says storage {storage!r}; known: float, int8. Update.")
     if parts == "reasoner":
         raise CheckpointError(f"{folder.path} is loaded whole: parts='reasoner' is for released folders. Leave it out.")
     eyes = None if document["eyes"] is None else VisionEncoderConfig.from_json(document["eyes"])
@@ -152,9 +157,11 @@ def _outline_own(folder: Folder, parts: Parts) -> Outline:
         path=folder.path,
         layout="orrery",
         mot=config,
-        mot_stored=Stored(source=folder.file("model.safetensors"), layout=None),
+        mot_stored=Stored(source=folder.file("model.safetensors"), layout=None, storage=storage),
         eyes=eyes,
-        eyes_stored=None if eyes is None else Stored(source=folder.file("eyes.safetensors"), layout=None),
+        eyes_stored=None
+        if eyes is None
+        else Stored(source=folder.file("eyes.safetensors"), layout=None, storage=storage),
         vision_codec=document["vision_codec"],
         sound_codec=document["sound_codec"],
         text=TextTokenizer.from_files({Path(n).name: folder.file(n).read_bytes() for n in names}) if names else None,

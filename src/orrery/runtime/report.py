@@ -18,6 +18,7 @@ from orrery.runtime.load import device_named, dtype_named, empty_eyes, empty_mot
 from orrery.runtime.outline import Outline, Stored, outline
 from orrery.runtime.selftest import TOLERANCE, check_numbers
 from orrery.tasks.fit import abilities
+from orrery.weights.eight_bit import ROWS
 from orrery.weights.hub import resolve
 from orrery.weights.reader import survey
 from orrery.weights.shard import Shard
@@ -145,7 +146,7 @@ def report(
 def _checked(module: nn.Module | None, stored: Stored | None) -> list[Shard]:
     if module is None or stored is None:
         return []
-    shards, _ = survey(module, [stored.source], stored.layout)
+    shards, _ = survey(module, [stored.source], stored.layout, eight_bit=stored.storage == "int8")
     return shards
 
 
@@ -185,7 +186,9 @@ def _count(module: nn.Module) -> int:
 def _values(shard: Shard) -> Counter[str]:
     """How many values a file stores in each number format."""
     count: Counter[str] = Counter()
-    for entry in shard.entries.values():
+    for name, entry in shard.entries.items():
+        if name.endswith(ROWS):
+            continue  # the scales of a matrix in 8 bits are not values of the model
         size = 1
         for side in entry.shape:
             size *= side

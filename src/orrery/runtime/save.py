@@ -2,55 +2,98 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import torch
+from torch import Tensor
 
 from orrery.errors import CheckpointError
 from orrery.model.published import config_to_published
 from orrery.model.vision import EdgeVision
 from orrery.runtime.model import Model
-from orrery.runtime.outline import CONFIG_VERSION
+from orrery.runtime.outline import CONFIG_VERSION, Storage
+from orrery.weights.eight_bit import to_eight_bit
 from orrery.weights.folder import Folder, save_folder
 from orrery.weights.layouts import DIFFUSERS, EDGE_EYES, QWEN_EYES
 from orrery.weights.writer import MAX_SHARD_BYTES, save_published
 
 
-def save(model: Model, path: Path, *, trained: bool, licence: str, notes: Mapping[str, Any] | None = None) -> Folder:
+@runtime_checkable
+class TrainedCodec(Protocol):
+    """A codec of ours with weights; its configuration names the folder that they go into."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What is stored, by name."""
+
+    def codec_config(self) -> dict[str, Any]:
+        """As `tokenizers.codecs`."""
+
+
+def save(
+    model: Model,
+    path: Path,
+    *,
+    trained: bool,
+    licence: str,
+    notes: Mapping[str, Any] | None = None,
+    storage: Storage = "float",
+) -> Folder:
     """Write a model in our own layout: aside, flushed, then put in place of what was at `path`.
 
     Args:
         trained: False marks random weights, in every output made with them.
         licence: SPDX identifier.
         notes: how it came about, kept in the manifest.
+        storage: "int8" rounds the matrices of the network and of the vision encoder to 8 bits; the manifest then says
+            what that changes.
 
     Raises:
-        CheckpointError: its codecs have weights of their own, which this layout does not carry yet.
+        CheckpointError: its codecs have weights that are not ours.
     """
     codecs = {"vision_codec": model.vision, "sound_codec": model.sound}
     configs = {name: None if codec is None else codec.codec_config() for name, codec in codecs.items()}
-    for name, config in configs.items():
-        if config is not None and "folder" in config:
-            raise CheckpointError(
-                f"The {name} of kind {config['kind']!r} has weights, which our layout does not carry. "
-                "Use save_released for released models."
-            )
     document = {
         "version": CONFIG_VERSION,
         "family": model.family,
         "model": model.mot.config.to_json(),
         **configs,
         "eyes": None if model.eyes is None else model.eyes.config.to_json(),
+        "storage": storage,
         "contracts": [contract.to_json() for contract in model.contracts.values()],
         "trained": trained,
         "tasks": None if model.tasks is None else list(model.tasks),
         "licence": licence,
     }
-    tensors: dict[str, Mapping[str, torch.Tensor]] = {"model.safetensors": model.mot.state_dict()}
+    metadata = dict(notes or {})
+    tensors: dict[str, Mapping[str, Tensor]] = {"model.safetensors": model.mot.state_dict()}
     if model.eyes is not None:
         tensors["eyes.safetensors"] = model.eyes.state_dict()
+    if storage == "int8":
+        rounded = {file: to_eight_bit(table) for file, table in tensors.items()}
+        tensors = {file: table.tensors for file, table in rounded.items()}
+        worst = {file: {"matrix": table.worst[0], "relative": table.worst[1]} for file, table in rounded.items()}
+        metadata["rounding"] = worst
+    for name, codec in codecs.items():
+        config = configs[name]
+        if config is not None and "folder" in config:
+            tensors[_codec_file(name, config, tensors)] = _codec_tensors(name, config, codec)
     text = {} if model.text is None else {f"tokenizer/{name}": data for name, data in model.text.files.items()}
-    return save_folder(path, tensors=tensors, documents={"config.json": document, **text}, metadata=dict(notes or {}))
+    return save_folder(path, tensors=tensors, documents={"config.json": document, **text}, metadata=metadata)
+
+
+def _codec_tensors(name: str, config: Mapping[str, Any], codec: object) -> Mapping[str, Tensor]:
+    if not isinstance(codec, TrainedCodec):
+        raise CheckpointError(
+            f"The {name} of kind {config['kind']!r} has weights that are not ours, which our layout does not carry. "
+            "Use save_released for released models."
+        )
+    return codec.tensors()
+
+
+def _codec_file(name: str, config: Mapping[str, Any], tensors: Mapping[str, object]) -> str:
+    file = f"{config['folder']}/model.safetensors"
+    if config["folder"] == "tokenizer" or file in tensors:
+        raise CheckpointError(f"The folder {config['folder']!r} of the {name} is taken. Give the codec another one.")
+    return file
 
 
 def save_released(model: Model, path: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:

@@ -4,7 +4,7 @@ It knows no model: the module says what must be there, the layout how it is call
 """
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from orrery.errors import CheckpointError
 from orrery.weights.documents import listed
+from orrery.weights.eight_bit import ROWS, restored
 from orrery.weights.rename import Layout, Place, Placement, published_shape
 from orrery.weights.shard import Entry, Shard, is_finite, read_bytes
 from orrery.weights.sources import open_shards
@@ -46,6 +47,7 @@ def load_into(
     device: torch.device | str = "cpu",
     keep_float32: tuple[str, ...] = (),
     ignore: tuple[str, ...] = (),
+    eight_bit: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> LoadReport:
     """Fill every parameter and persistent buffer of `module` from safetensors files.
@@ -62,6 +64,7 @@ def load_into(
         device: of tensors that were on the meta device.
         keep_float32: names, or names of submodules, that are float32 whatever `dtype` says.
         ignore: patterns (`*` stands for anything) of published names to leave unread.
+        eight_bit: matrices may be stored as `weights.eight_bit` does; they are restored.
         progress: called with the bytes read and the bytes to read.
 
     Raises:
@@ -72,7 +75,7 @@ def load_into(
     targets = module.state_dict(keep_vars=True)
     if dtype is not None and not all(target.is_meta for target in targets.values()):
         raise ValueError(f"dtype={dtype} is for a module on the meta device; this one keeps its own dtypes.")
-    shards, placement = survey(module, sources, layout, ignore=ignore)
+    shards, placement = survey(module, sources, layout, ignore=ignore, eight_bit=eight_bit)
     entries = {name: (shard, entry) for shard in shards for name, entry in shard.entries.items()}
 
     sizes = [entries[name][1].stop - entries[name][1].start for name in placement.places]
@@ -89,6 +92,8 @@ def load_into(
                 if tensor.is_meta:
                     kept = _is_under(place.ours, keep_float32)
                     wanted = entry.dtype if not tensor.is_floating_point() else torch.float32 if kept else dtype
+                    if wanted is None and entry.dtype == torch.int8 and tensor.is_floating_point():
+                        wanted = torch.float32
                     tensor = torch.empty(tensor.shape, dtype=wanted or entry.dtype, device=device)
                     _put(module, place.ours, tensor)
                 if tensor.device.type == "cpu" and tensor.dtype == entry.dtype and tensor.is_contiguous():
@@ -96,7 +101,12 @@ def load_into(
                 else:
                     stored = buffer[: entry.stop - entry.start]
                     read_bytes(file, entry, stored)
-                    tensor.copy_(stored.view(entry.dtype).view(tensor.shape))
+                    values = stored.view(entry.dtype).view(tensor.shape)
+                    if entry.dtype == torch.int8 and tensor.is_floating_point():
+                        steps = torch.empty(shard.entries[name + ROWS].shape)
+                        read_bytes(file, shard.entries[name + ROWS], steps.view(torch.uint8))
+                        values = restored(values, steps)
+                    tensor.copy_(values)
                 if not is_finite(tensor):
                     raise CheckpointError(
                         f"Tensor {name!r} in {shard.path} holds NaN or infinity as {tensor.dtype}. "
@@ -116,13 +126,18 @@ def load_into(
 
 
 def survey(
-    module: nn.Module, sources: Sequence[Path], layout: Layout | None, *, ignore: tuple[str, ...] = ()
+    module: nn.Module,
+    sources: Sequence[Path],
+    layout: Layout | None,
+    *,
+    ignore: tuple[str, ...] = (),
+    eight_bit: bool = False,
 ) -> tuple[list[Shard], Placement]:
     """Check names, shapes and dtypes of every tensor against a module, from the files' headers alone.
 
     Args:
         module: may be on the meta device.
-        sources, layout, ignore: as `load_into`.
+        sources, layout, ignore, eight_bit: as `load_into`.
 
     Returns:
         The headers, and where each tensor goes.
@@ -132,8 +147,12 @@ def survey(
     """
     shards = open_shards(sources)
     entries = {name: (shard, entry) for shard in shards for name, entry in shard.entries.items()}
-    placement = _place_names(list(entries), layout, ignore)
-    _check(placement, entries, module.state_dict(keep_vars=True), listed(str(source) for source in sources))
+    names = list(entries)
+    rounded = {name for name in names if entries[name][1].dtype == torch.int8} if eight_bit else set()
+    steps = {name + ROWS for name in rounded}
+    placement = _place_names([name for name in names if name not in steps], layout, ignore)
+    where = listed(str(source) for source in sources)
+    _check(placement, entries, module.state_dict(keep_vars=True), where, rounded)
     return shards, placement
 
 
@@ -149,7 +168,11 @@ def _place_names(names: list[str], layout: Layout | None, ignore: tuple[str, ...
 
 
 def _check(
-    placement: Placement, entries: Mapping[str, tuple[Shard, Entry]], targets: Mapping[str, Tensor], where: str
+    placement: Placement,
+    entries: Mapping[str, tuple[Shard, Entry]],
+    targets: Mapping[str, Tensor],
+    where: str,
+    rounded: Collection[str],
 ) -> None:
     """Raise one error for all that is wrong between the headers and the module."""
     problems: list[str] = []
@@ -177,7 +200,12 @@ def _check(
         expected = published_shape(place.form, tuple(target.shape))
         if entry.shape != expected:
             problems.append(f"{named(name)} has shape {list(entry.shape)}, this model needs {list(expected)}")
-        if entry.dtype not in (_STORED_FLOATS if target.is_floating_point() else (target.dtype,)):
+        if name in rounded and target.is_floating_point():
+            shard, steps = entries.get(name + ROWS, (None, None))
+            fits = steps is not None and (steps.dtype, steps.shape) == (torch.float32, entry.shape[:1])
+            if not fits or shard is not entries[name][0] or len(entry.shape) != 2:
+                problems.append(f"{named(name)} has no float32 scale for each of its rows beside it, {name + ROWS!r}")
+        elif entry.dtype not in (_STORED_FLOATS if target.is_floating_point() else (target.dtype,)):
             quantised = quantised or target.is_floating_point()
             problems.append(f"{named(name)} is stored as {entry.dtype}, this model needs {target.dtype}")
     report("missing", (repr(name) for name in targets if name not in filled))
