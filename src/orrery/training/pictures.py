@@ -13,10 +13,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from orrery.errors import SettingsError
@@ -243,7 +244,7 @@ def draw_scenes(
     fused = device.type == "cuda" if fused is None else fused
     if chunk is None:
         chunk = max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS["cpu"]) // (height * width))
-    paint: Callable[..., Tensor] = _fused() if fused else _paint_pixels
+    kernels = _kernels(fused)
     right = torch.arange(width, device=device) + 0.5 - width / 2
     up = height / 2 - 0.5 - torch.arange(height, device=device)
     across, along = right.repeat(height)[None], up.repeat_interleave(width)[None]
@@ -253,7 +254,8 @@ def draw_scenes(
         count = len(some)
         if fused and count < chunk:
             some = torch.cat([some, some[:1].expand(chunk - count)])
-        pixels = paint(*_pose(scenes, some, scenes.cameras.index(camera), height), across, along, scenes.boxes)
+        pose = _pose(scenes, some, scenes.cameras.index(camera), height)
+        pixels = _paint(kernels, pose, across, along, scenes.boxes)
         pictures[begin : begin + count] = pixels[:count]
     return pictures.view(len(frames), height, width, 3)
 
@@ -263,17 +265,45 @@ def _room(count: int, step: int) -> int:
     return max(1, -(-count // step)) * step
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Pose:
+    """What the kernels need of n frames, columns first, so that each is read on its own."""
+
+    geoms: Float[Tensor, "K n G"]
+    """For each geom, in its own scaled frame: the camera's place (3) and turn (9), the turn into that frame (9), and
+    the place of each light (3 S)."""
+    looks: Float[Tensor, "29 n G"]
+    """Turn (9) and place (3) in the world, half sizes (3), colour (3), second colour (3), pattern along each axis (3),
+    period, shift, specular, shininess, reflectance."""
+    shot: Float[Tensor, "13 n"]
+    """Place and turn of the camera, and the side of a pixel at a depth of 1."""
+    lights: Float[Tensor, "S 13 n"]
+    head: Float[Tensor, "9 n"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kernels:
+    nearest: Callable[..., tuple[Tensor, Tensor]]
+    blocked: Callable[..., Tensor]
+    shade: Callable[..., Tensor]
+
+
 @cache
-def _fused() -> Callable[..., Tensor]:
-    # Compiled when first called, not on import, which would load the compiler.
-    compiled: Callable[..., Tensor] = torch.compile(_paint_pixels, dynamic=False)
-    return compiled
+def _kernels(fused: bool) -> _Kernels:
+    if not fused:
+        return _Kernels(nearest=_nearest, blocked=_blocked, shade=_shade)
+    # A cast may not be cut in two for its length: between the halves would be pixels x geoms numbers in memory.
+    names = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
+    whole: dict[str, str | int | bool | Callable[..., Any]] = dict.fromkeys(names, 10_000)
+    return _Kernels(
+        nearest=torch.compile(_nearest, dynamic=False, options=whole),
+        blocked=torch.compile(_blocked, dynamic=False, options=whole),
+        shade=torch.compile(_shade, dynamic=False),
+    )
 
 
-def _pose(
-    scenes: Scenes, frames: Int[Tensor, " n"], camera: int, height: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What `_paint_pixels` needs of n frames. Products are written out: a matrix product may be rounded to TF32."""
+def _pose(scenes: Scenes, frames: Int[Tensor, " n"], camera: int, height: int) -> _Pose:
+    """Where everything is. Products are written out: a matrix product may be rounded to TF32."""
     d = scenes.drawing[frames]
     place_m, turn = scenes.place_m[frames], _matrix(scenes.turn[frames])
     n, g = len(frames), scenes.body.shape[1]
@@ -321,13 +351,12 @@ def _pose(
         dim=-1,
     )
     shot = torch.cat([eye, look.flatten(-2), pixel[:, None]], dim=-1)
-    # Columns first, so that each is read on its own.
-    return (
-        geoms.permute(2, 0, 1).contiguous(),
-        looks.permute(2, 0, 1).contiguous(),
-        shot.T.contiguous(),
-        lights.permute(1, 2, 0).contiguous(),
-        scenes.head[d].T.contiguous(),
+    return _Pose(
+        geoms=geoms.permute(2, 0, 1).contiguous(),
+        looks=looks.permute(2, 0, 1).contiguous(),
+        shot=shot.T.contiguous(),
+        lights=lights.permute(1, 2, 0).contiguous(),
+        head=scenes.head[d].T.contiguous(),
     )
 
 
@@ -350,32 +379,96 @@ def _product(one: Float[Tensor, "*N 3 3"], other: Float[Tensor, "*N 3 3"]) -> Fl
     return (one[..., :, :, None] * other[..., None, :, :]).sum(-2)
 
 
-def _paint_pixels(
-    geoms: Float[Tensor, "K n G"],
+def _paint(kernels: "_Kernels", pose: _Pose, across: Tensor, along: Tensor, boxes: int) -> UInt8[Tensor, "n P 3"]:
+    """P pixels of n frames; `across` and `along` (1, P) are counted in pixels from the middle of the picture."""
+    geoms, shot = pose.geoms, pose.shot
+    depth, geom = kernels.nearest(geoms[:12], shot, across, along, boxes)
+    shadows = []
+    for index, light in enumerate(pose.lights):
+        begin = geoms[21 + 3 * index : 24 + 3 * index]
+        shadows.append(kernels.blocked(begin, geoms[12:21], light, shot, across, along, depth, geom, boxes))
+    return kernels.shade(pose.looks, shot, pose.lights, pose.head, across, along, depth, geom, shadows, boxes)
+
+
+def _rays(shot: Tensor, across: Tensor, along: Tensor) -> tuple[Three, Three]:
+    """From the camera, (n, 1) each, through each pixel, (n, P) each, of depth 1."""
+    x, y = across * shot[12, :, None], along * shot[12, :, None]
+    look = shot[3:12, :, None]
+    ray = tuple(look[3 * k] * x + look[3 * k + 1] * y - look[3 * k + 2] for k in range(3))
+    return tuple(shot[k, :, None] for k in range(3)), ray
+
+
+def _nearest(
+    geoms: Float[Tensor, "12 n G"],
+    shot: Float[Tensor, "13 n"],
+    across: Float[Tensor, "1 P"],
+    along: Float[Tensor, "1 P"],
+    boxes: int,
+) -> tuple[Float[Tensor, "n P"], Int[Tensor, "n P"]]:
+    """Depth of the first hit, infinite for none, and its geom."""
+    x, y = (across * shot[12, :, None])[..., None], (along * shot[12, :, None])[..., None]
+    found = []
+    for meet, part in ((_meet_box, geoms[:, :, None, :boxes]), (_meet_cylinder, geoms[:, :, None, boxes:])):
+        way = tuple(part[3 + 3 * k] * x + part[4 + 3 * k] * y - part[5 + 3 * k] for k in range(3))  # (n, P, G)
+        near, far = meet((part[0], part[1], part[2]), way)
+        # From within, a ray meets the far side. NaN, for a ray in a face, compares as false: it misses.
+        depth = torch.where(near > 0, near, far)
+        found.append(torch.where((near <= far) & (far > 0), depth, math.inf).min(dim=-1))
+    closer = found[1].values < found[0].values
+    depth = torch.where(closer, found[1].values, found[0].values)
+    return depth, torch.where(closer, found[1].indices + boxes, found[0].indices)
+
+
+def _blocked(
+    begin: Float[Tensor, "3 n G"],
+    into: Float[Tensor, "9 n G"],
+    light: Float[Tensor, "13 n"],
+    shot: Float[Tensor, "13 n"],
+    across: Float[Tensor, "1 P"],
+    along: Float[Tensor, "1 P"],
+    depth: Float[Tensor, "n P"],
+    geom: Int[Tensor, "n P"],
+    boxes: int,
+) -> Bool[Tensor, "n P"]:
+    """Whether something is between a light and what it would light; a convex geom does not hide its own lit side."""
+    eye, ray = _rays(shot, across, along)
+    depth = torch.where(depth < math.inf, depth, 1)
+    beam = tuple((eye[k] + depth * ray[k] - light[k, :, None])[..., None] for k in range(3))
+    limit = 1 - SHADOW_GAP_M / torch.sqrt(_dot(beam, beam))
+    blocked = torch.zeros_like(geom, dtype=torch.bool)
+    for meet, part in ((_meet_box, slice(0, boxes)), (_meet_cylinder, slice(boxes, begin.shape[-1]))):
+        start, turn = begin[:, :, None, part], into[:, :, None, part]
+        way = tuple(_dot((turn[3 * k], turn[3 * k + 1], turn[3 * k + 2]), beam) for k in range(3))  # 1 at the point
+        near, far = meet((start[0], start[1], start[2]), way)
+        other = torch.arange(part.start, part.stop, device=geom.device) != geom[..., None]
+        blocked = blocked | ((near <= far) & (near > 0) & (near < limit) & other).any(dim=-1)
+    return blocked & (light[12, :, None] > 0)
+
+
+def _shade(
     looks: Float[Tensor, "29 n G"],
     shot: Float[Tensor, "13 n"],
     lights: Float[Tensor, "S 13 n"],
     head: Float[Tensor, "9 n"],
     across: Float[Tensor, "1 P"],
     along: Float[Tensor, "1 P"],
+    depth: Float[Tensor, "n P"],
+    geom: Int[Tensor, "n P"],
+    shadows: Sequence[Bool[Tensor, "n P"]],
     boxes: int,
 ) -> UInt8[Tensor, "n P 3"]:
-    """Cast, shadows and shading of P pixels of n frames: elementwise, but for the nearest and for any over geoms."""
-    view, into = _rows(geoms[3:12]), _rows(geoms[12:21])
-    x, y = across * shot[12, :, None], along * shot[12, :, None]  # (n, P), at a depth of 1
-    depth, geom = _nearest(_vector(geoms), view, x, y, boxes)
+    """Colours, as `worlds.factory.shade` has them."""
     seen = depth < math.inf
     depth = torch.where(seen, depth, 1)
 
     def at(rows: Tensor) -> Three:
         """Three rows of what geoms have, for the geom in each pixel."""
-        return rows[0].gather(1, geom), rows[1].gather(1, geom), rows[2].gather(1, geom)
+        return tuple(rows[k].gather(1, geom) for k in range(3))
 
-    look = shot[3:12, :, None]
-    ray = tuple(look[3 * k] * x + look[3 * k + 1] * y - look[3 * k + 2] for k in range(3))
+    eye, ray = _rays(shot, across, along)
     length = torch.sqrt(_dot(ray, ray))
     toward = tuple(-part / length for part in ray)
-    point = tuple(shot[k, :, None] + depth * ray[k] for k in range(3))
+    point = tuple(eye[k] + depth * ray[k] for k in range(3))
 
     turn = tuple(at(looks[3 * k : 3 * k + 3]) for k in range(3))  # rows of the geom's rotation to the world
     middle, half = at(looks[9:12]), at(looks[12:15])
@@ -401,13 +494,11 @@ def _paint_pixels(
     exponent = 2 + 62 * shininess
     gloss = _lobe(2 * facing * facing - 1, exponent)
     shine = tuple(head[6 + k, :, None] * gloss for k in range(3))
-    for index, light in enumerate(lights[..., None]):  # (13, n, 1)
+    for light, shadow in zip(lights[..., None], shadows, strict=True):  # (13, n, 1)
         way = tuple(light[k] - point[k] for k in range(3))
         distance = torch.sqrt(_dot(way, way))
         way = tuple(part / distance.clamp(min=1e-6) for part in way)
         fall = _dot(normal, way)
-        beam = tuple(point[k] - light[k] for k in range(3))
-        shadow = _blocked(_vector(geoms[21 + 3 * index :]), into, beam, distance, geom, boxes) & (light[12] > 0)
         strength = (seen & (fall > 0) & ~shadow) / (light[9] + distance * (light[10] + distance * light[11]))
         # r . v for r the light mirrored in the surface is 2 (n . l)(n . v) - l . v.
         gloss = _lobe(2 * fall * facing - _dot(way, toward), exponent) * strength
@@ -428,45 +519,8 @@ def _paint_pixels(
     return torch.stack(out, dim=-1)
 
 
-def _vector(rows: Tensor) -> Three:
-    """The first three rows, for each geom against all pixels: (n, 1, G) each."""
-    return rows[0, :, None], rows[1, :, None], rows[2, :, None]
-
-
-def _rows(matrix: Tensor) -> tuple[Three, ...]:
-    return _vector(matrix), _vector(matrix[3:]), _vector(matrix[6:])
-
-
 def _dot(one: Three, other: Three) -> Tensor:
     return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
-
-
-def _nearest(begin: Three, view: tuple[Three, ...], x: Tensor, y: Tensor, boxes: int) -> tuple[Tensor, Tensor]:
-    """Depth (n, P) of the first hit, infinite for none, and its geom."""
-    x, y = x[..., None], y[..., None]
-    way = tuple(row[0] * x + row[1] * y - row[2] for row in view)  # (n, P, G)
-    found = []
-    for meet, part in ((_meet_box, slice(None, boxes)), (_meet_cylinder, slice(boxes, None))):
-        near, far = meet(tuple(each[..., part] for each in begin), tuple(each[..., part] for each in way))
-        # From within, a ray meets the far side. NaN, for a ray in a face, compares as false: it misses.
-        depth = torch.where(near > 0, near, far)
-        found.append(torch.where((near <= far) & (far > 0), depth, math.inf).min(dim=-1))
-    closer = found[1].values < found[0].values
-    depth = torch.where(closer, found[1].values, found[0].values)
-    return depth, torch.where(closer, found[1].indices + boxes, found[0].indices)
-
-
-def _blocked(begin: Three, into: tuple[Three, ...], beam: Three, distance: Tensor, geom: Tensor, boxes: int) -> Tensor:
-    """Whether something is between a light and what it would light; a convex geom does not hide its own lit side."""
-    beam = (beam[0][..., None], beam[1][..., None], beam[2][..., None])
-    way = tuple(_dot(row, beam) for row in into)  # (n, P, G), of length 1 at the point
-    limit = (1 - SHADOW_GAP_M / distance)[..., None]
-    blocked = torch.zeros_like(geom, dtype=torch.bool)
-    for meet, part in ((_meet_box, slice(None, boxes)), (_meet_cylinder, slice(boxes, None))):
-        near, far = meet(tuple(each[..., part] for each in begin), tuple(each[..., part] for each in way))
-        other = torch.arange(near.shape[-1], device=geom.device) + (part.start or 0) != geom[..., None]
-        blocked = blocked | ((near <= far) & (near > 0) & (near < limit) & other).any(dim=-1)
-    return blocked
 
 
 def _meet_box(begin: Three, way: Three) -> tuple[Tensor, Tensor]:
