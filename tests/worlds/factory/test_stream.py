@@ -11,7 +11,6 @@ import pytest
 from orrery.errors import DatasetError, SettingsError
 from orrery.worlds.factory.behaviours import BURST_STEPS, CALM_STEPS, behaviour, policy
 from orrery.worlds.factory.cell import Cell
-from orrery.worlds.factory.goals import failure
 from orrery.worlds.factory.mixture import BLOCK, FIRST_SEED, MIX, SEEDS, RecordSpec, spec_of
 from orrery.worlds.factory.parts import HELD_OUT
 from orrery.worlds.factory.pcm import HALF_TAPS, decimated
@@ -151,15 +150,21 @@ def test_a_cell_that_does_not_listen_moves_the_same():
     np.testing.assert_array_equal(*ends)
 
 
-@pytest.mark.parametrize("task", ["belt_pick", "peg_insert"])
-def test_an_expert_who_keeps_leaves_what_is_done_as_it_is(task):
-    job = draw_job(task, np.random.default_rng(1))
-    for keeps in (True, False):
+def test_an_expert_who_keeps_holds_what_it_lifted_and_lets_go_of_what_it_inserted():
+    for task in ("belt_pick", "peg_insert"):
+        job = draw_job(task, np.random.default_rng(1))
         cell = Cell(job.layout, job.parameters, listens=False)
         actor = policy(behaviour("expert"), job, np.random.default_rng(0))
-        made = roll(cell, job, actor, after_steps=25, keeps=keeps)
-        assert made.success
-        assert (failure(cell, job.goals) == "") == keeps
+        made = roll(cell, job, actor, after_steps=25, keeps=True)
+        assert not any(moment.failure for moment in made.moments[-25:])
+        assert made.moments[-26].failure
+        actions = np.stack([moment.expert for moment in made.moments[-20:]])
+        if task == "belt_pick":
+            assert np.abs(actions).max() < 1e-3
+            assert cell.memory.held == job.goals[0].part
+        else:
+            assert actions[:, 4].min() > 0.2
+            assert cell.memory.held is None
 
 
 def test_siblings_begin_in_one_state():

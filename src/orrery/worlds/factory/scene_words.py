@@ -54,9 +54,7 @@ THEN = Phrasings(
     train=("{scene} Then {event}.", "{scene} {Event}.", "{scene} After that {event}."),
     test=("{scene} Next, {event}.", "{scene} Soon {event}."),
 )
-NOTHING = Phrasings(
-    train=("nothing else happens", "nothing is grasped or let go"), test=("no more than that happens",)
-)
+NOTHING = Phrasings(train=("nothing else happens", "nothing is grasped or let go"), test=("no more than that happens",))
 LAMP_PX = 10
 MORE = {"lamp": 0.6, "fingers": 0.4, "setting": 0.5}
 """How often each thing is mentioned that is not a part."""

@@ -65,17 +65,12 @@ def read_shard(path: Path) -> list[Record]:
 
 
 def _record(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Record:
+    drawn = {name.removeprefix("drawing/"): values for name, values in arrays.items() if name.startswith("drawing/")}
     return Record(
         **{
             **row,
             **{name: arrays.get(name) for name in ARRAYS},
-            "drawing": Drawing.from_arrays(
-                {
-                    name.removeprefix("drawing/"): values
-                    for name, values in arrays.items()
-                    if name.startswith("drawing/")
-                }
-            ),
+            "drawing": Drawing.from_arrays(drawn),
             "instructions": tuple(row["instructions"]),
             "captions": tuple(row["captions"]),
             "scenes": tuple((frame, text) for frame, text in row["scenes"]),
