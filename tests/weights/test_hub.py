@@ -1,9 +1,12 @@
 """From a folder or a hub id to a local folder, with a cache made here and no network."""
 
+from pathlib import Path
+
 import pytest
 
 from orrery.errors import CheckpointError
-from orrery.weights.hub import resolve
+from orrery.weights import hub
+from orrery.weights.hub import resolve, shadowing, shipped
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -32,15 +35,15 @@ def test_a_hub_id_is_found_in_the_cache_by_branch_and_by_commit(cache):
 
 
 def test_the_cache_is_where_the_usual_variables_say(cache, tmp_path, monkeypatch):
-    hub = cache.parent
-    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    caches = cache.parent
+    monkeypatch.setenv("HF_HUB_CACHE", str(caches))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))
     assert resolve("nvidia/Small") == cache / "snapshots" / COMMIT
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     (tmp_path / "xdg" / "huggingface").mkdir(parents=True)
-    hub.rename(tmp_path / "xdg" / "huggingface" / "hub")
+    caches.rename(tmp_path / "xdg" / "huggingface" / "hub")
     assert resolve("nvidia/Small").parents[2] == tmp_path / "xdg" / "huggingface" / "hub"
 
 
@@ -115,3 +118,67 @@ def test_without_the_hub_package_the_next_step_is_named(cache, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(CheckpointError, match="install huggingface_hub"):
         resolve("nvidia/Other")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package without checkpoints; the working folder is another one."""
+    inside = tmp_path / "site-packages" / "orrery"
+    inside.mkdir(parents=True)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(hub, "_PACKAGE", inside)
+    return inside
+
+
+def ship(folder):
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+def test_a_checkpoint_that_comes_with_the_package_is_found_by_its_name(package):
+    pico = ship(package / "checkpoints" / "pico")
+    assert resolve("pico") == pico
+    assert shadowing("pico") is None
+    with pytest.raises(CheckpointError, match="'pico'"):
+        resolve("pica")
+
+
+def test_in_a_checkout_it_lies_beside_the_source(tmp_path, monkeypatch, package):
+    monkeypatch.setattr(hub, "_PACKAGE", tmp_path / "repo" / "src" / "orrery")
+    pico = ship(tmp_path / "repo" / "checkpoints" / "pico")
+    assert resolve("pico") == pico
+
+
+def test_nothing_beside_an_installed_package_is_taken(tmp_path, package):
+    ship(tmp_path / "checkpoints" / "pico")
+    with pytest.raises(CheckpointError, match="none does here"):
+        resolve("pico")
+
+
+def test_a_local_folder_goes_before_the_name_and_that_is_said(package):
+    ours, mine = ship(package / "checkpoints" / "pico"), ship(Path("pico"))
+    assert resolve("pico") == mine
+    assert str(mine.resolve()) in shadowing("pico")
+    assert shadowing("./pico") is None
+    assert shadowing(ours) is None
+
+
+@pytest.mark.parametrize("name", ["../pico", "pico/../pico", "Pico", ".pico", ""])
+def test_names_do_not_lead_out_of_the_package(package, name):
+    ship(package / "checkpoints" / "pico")
+    assert shipped(name) is None
+
+
+def test_the_note_is_part_of_the_model_and_of_the_report(package):
+    from makers.pico_checkpoint import write_pico
+
+    from orrery.runtime.load import load
+    from orrery.runtime.report import report
+
+    write_pico(package / "checkpoints" / "pico")
+    assert load("pico").origin.notes == ()
+    write_pico(Path("pico"))
+    for notes in (load("pico").origin.notes, report("pico").facts["notes"]):
+        assert any("comes with the package" in note for note in notes)

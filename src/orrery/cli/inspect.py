@@ -13,7 +13,7 @@ class Inspect:
     """Print a checkpoint's sizes, tasks, contracts, hashes and licence, and what of it was checked."""
 
     checkpoint: tyro.conf.Positional[str]
-    """A local folder or a hub id."""
+    """A local folder, the name of one that comes with the package, or a hub id."""
     json: bool = False
     """Print JSON, for programs."""
     device: str = "cpu"

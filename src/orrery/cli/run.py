@@ -17,7 +17,7 @@ class Run:
     request: tyro.conf.Positional[Path]
     """JSON request, or a list of them to be run in one pack; paths inside are relative to the file."""
     model: str
-    """Checkpoint: a local folder or a hub id."""
+    """Checkpoint: a local folder, the name of one that comes with the package, or a hub id."""
     out: Path
     """New folder for the results and their run.json; one below it (000, 001, ...) for each request of a list."""
     device: str = "cpu"

@@ -16,7 +16,7 @@ from orrery.runtime.outline import Outline, Parts, outline
 from orrery.runtime.selftest import check_numbers
 from orrery.tasks.defaults import FAMILIES
 from orrery.tokenizers.codecs import sound_from_config, vision_from_config
-from orrery.weights.hub import resolve
+from orrery.weights.hub import resolve, shadowing
 from orrery.weights.reader import load_into
 from orrery.weights.sources import open_shards
 
@@ -37,7 +37,8 @@ def load(
     """Open a checkpoint for `orrery.run`.
 
     Args:
-        source: local folder, or hub id such as "nvidia/Cosmos3-Nano" (from the local cache when offline).
+        source: local folder; or the name of a checkpoint that comes with the package, such as "pico"; or hub id such as
+            "nvidia/Cosmos3-Nano" (from the local cache when offline).
         device: "cpu", "cuda", "cuda:1", ...
         dtype: "float32", "bfloat16" or "float16", of the network.
         parts: "reasoner" leaves the generation tower unread, about half of the bytes.
@@ -93,7 +94,7 @@ def load(
             weights=hashes_of(plan) if plan.hashes is None else plan.hashes,
             trained=plan.trained,
             licence=plan.licence,
-            notes=plan.notes,
+            notes=tuple(note for note in (shadowing(source), *plan.notes) if note),
         ),
         tasks=plan.tasks,
     )

@@ -19,7 +19,7 @@ from orrery.runtime.outline import Outline, Stored, outline
 from orrery.runtime.selftest import TOLERANCE, check_numbers
 from orrery.tasks.fit import abilities
 from orrery.weights.eight_bit import ROWS
-from orrery.weights.hub import resolve
+from orrery.weights.hub import resolve, shadowing
 from orrery.weights.reader import survey
 from orrery.weights.shard import Shard
 from orrery.weights.sources import open_shards
@@ -89,7 +89,7 @@ def report(
     """Describe a checkpoint from its documents and the headers of its files.
 
     Args:
-        checkpoint: local folder or hub id.
+        checkpoint: local folder, name of a checkpoint that comes with the package, or hub id.
         device, dtype: what the numeric self-test is run on.
         verify: False leaves the files unread, so that the hashes of a manifest are repeated rather than checked.
         progress: told the bytes hashed and the bytes to hash.
@@ -138,7 +138,7 @@ def report(
             "files": dict(files),
             "verified": _verified(plan, verify=verify),
             "self_test": {"device": device, "dtype": dtype, "error": error, "allowed": TOLERANCE[number]},
-            "notes": list(plan.notes),
+            "notes": [note for note in (shadowing(checkpoint), *plan.notes) if note],
         }
     )
 
