@@ -75,6 +75,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, when it loads its compiler
 def test_fused_pictures_on_a_gpu_are_those_of_the_processor():
     cell, states = played("belt_sort", 0, 20)
     drawing = drawing_of(cell, states)

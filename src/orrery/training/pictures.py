@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ BOXES, CYLINDERS, BODIES = 32, 8, 16
 CHUNK_PIXELS = {"cuda": 1 << 21, "cpu": 1 << 15}
 """Pixels that are drawn at once, by type of device: enough to fill a GPU, or few enough for a processor's cache."""
 
+# What is compiled is marked no_type_check: the compiler cannot look through the checks of shapes in test runs.
 Three = tuple[Tensor, ...]
 """x, y and z, or red, green and blue."""
 
@@ -296,9 +297,9 @@ def _kernels(fused: bool) -> _Kernels:
     names = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
     whole: dict[str, str | int | bool | Callable[..., Any]] = dict.fromkeys(names, 10_000)
     return _Kernels(
-        nearest=torch.compile(_nearest, dynamic=False, options=whole),
-        blocked=torch.compile(_blocked, dynamic=False, options=whole),
-        shade=torch.compile(_shade, dynamic=False),
+        nearest=torch.compile(_nearest, dynamic=False, fullgraph=True, options=whole),
+        blocked=torch.compile(_blocked, dynamic=False, fullgraph=True, options=whole),
+        shade=torch.compile(_shade, dynamic=False, fullgraph=True),
     )
 
 
@@ -390,6 +391,7 @@ def _paint(kernels: "_Kernels", pose: _Pose, across: Tensor, along: Tensor, boxe
     return kernels.shade(pose.looks, shot, pose.lights, pose.head, across, along, depth, geom, shadows, boxes)
 
 
+@no_type_check
 def _rays(shot: Tensor, across: Tensor, along: Tensor) -> tuple[Three, Three]:
     """From the camera, (n, 1) each, through each pixel, (n, P) each, of depth 1."""
     x, y = across * shot[12, :, None], along * shot[12, :, None]
@@ -398,6 +400,7 @@ def _rays(shot: Tensor, across: Tensor, along: Tensor) -> tuple[Three, Three]:
     return tuple(shot[k, :, None] for k in range(3)), ray
 
 
+@no_type_check
 def _nearest(
     geoms: Float[Tensor, "12 n G"],
     shot: Float[Tensor, "13 n"],
@@ -419,6 +422,7 @@ def _nearest(
     return depth, torch.where(closer, found[1].indices + boxes, found[0].indices)
 
 
+@no_type_check
 def _blocked(
     begin: Float[Tensor, "3 n G"],
     into: Float[Tensor, "9 n G"],
@@ -445,6 +449,7 @@ def _blocked(
     return blocked & (light[12, :, None] > 0)
 
 
+@no_type_check
 def _shade(
     looks: Float[Tensor, "29 n G"],
     shot: Float[Tensor, "13 n"],
@@ -519,10 +524,12 @@ def _shade(
     return torch.stack(out, dim=-1)
 
 
+@no_type_check
 def _dot(one: Three, other: Three) -> Tensor:
     return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
 
 
+@no_type_check
 def _meet_box(begin: Three, way: Three) -> tuple[Tensor, Tensor]:
     """Where rays enter and leave the cube from -1 to 1; they miss it where they leave before they enter."""
     inverse = tuple(1 / part for part in way)
@@ -535,6 +542,7 @@ def _meet_box(begin: Three, way: Three) -> tuple[Tensor, Tensor]:
     return near, far
 
 
+@no_type_check
 def _meet_cylinder(begin: Three, way: Three) -> tuple[Tensor, Tensor]:
     """The same for the cylinder of radius 1 from z = -1 to 1."""
     square = way[0] * way[0] + way[1] * way[1]
@@ -547,6 +555,7 @@ def _meet_cylinder(begin: Three, way: Three) -> tuple[Tensor, Tensor]:
     return torch.maximum(middle - root, -level - side), torch.minimum(middle + root, side - level)
 
 
+@no_type_check
 def _normal(local: Three, box: Tensor) -> Three:
     """The outward normal, in the geom's frame, at a point of its scaled surface."""
     x, y, z = local
@@ -562,12 +571,14 @@ def _normal(local: Three, box: Tensor) -> Three:
     )
 
 
+@no_type_check
 def _wave(turns: Tensor, blur: Tensor) -> Tensor:
     """As in `worlds.factory.shade`: 1 in the first half of each turn, -1 in the second, sloped over `blur` turns."""
     edge = 0.25 - (turns - 0.25 - torch.floor(turns + 0.25)).abs()
     return (edge / (0.5 * blur)).clamp(-1, 1)
 
 
+@no_type_check
 def _lobe(cosine: Tensor, exponent: Tensor) -> Tensor:
     """About cosine ** exponent, without a power. Source: Schlick 1994, A Fast Alternative to Phong's Model."""
     cosine = cosine.clamp(min=0)
