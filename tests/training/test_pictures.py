@@ -1,3 +1,4 @@
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -20,21 +21,37 @@ def played(task, seed, steps):
     return cell, [moment.state for moment in attempt.moments]
 
 
+def one_ray_at_a_time(model, data, place, rays, groups, static, body, geom, share, normal, count, cutoff):
+    """`mujoco.mj_multiRay` without its bundles, which leave out slivers of shadows (MuJoCo 3.17)."""
+    found, side = np.empty(1, np.int32), np.empty(3)
+    for k, ray in enumerate(rays.reshape(-1, 3)):
+        share[k] = mujoco.mj_ray(model, data, place, ray, groups, static, body, found, side)
+        geom[k] = found[0]
+        if normal is not None:
+            normal[3 * k : 3 * k + 3] = side
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("task", TASKS)
-def test_pictures_are_those_of_the_renderer(task, seed):
+def test_pictures_are_those_of_the_renderer(task, seed, monkeypatch):
     cell, states = played(task, seed, 50)
     drawing, last = drawing_of(cell, states), len(states) - 1
-    renderer = Renderer(cell.model)
+
+    def apart(camera, size, frame):
+        (wanted,) = film(cell, [states[frame]], camera, size, size, Renderer(cell.model))
+        (got,) = draw([drawing], [[frame]], camera, size, size, "cpu").numpy()
+        return np.abs(got.astype(int) - wanted)
+
     for camera in ("front", "wrist"):
         for size, frame in ((128, last), (64, last // 2)):
-            (wanted,) = film(cell, [states[frame]], camera, size, size, renderer)
-            (got,) = draw([drawing], [[frame]], camera, size, size, "cpu").numpy()
-            apart = np.abs(got.astype(int) - wanted)
-            # float32 decides otherwise for single pixels at the edges of things and of shadows, and MuJoCo's bundles of
-            # rays leave out slivers of shadows (measured: 0.6 % of the pixels in the worst of 112 pictures).
-            assert apart.mean() < 0.3
-            assert (apart.max(axis=-1) <= 2).mean() > 0.995
+            difference = apart(camera, size, frame)
+            # Measured: 0.6 % of the pixels in the worst of 112 pictures, 0.02 % on average; slivers of shadows.
+            assert difference.mean() < 0.5
+            assert (difference.max(axis=-1) <= 2).mean() > 0.99
+    monkeypatch.setattr(mujoco, "mj_multiRay", one_ray_at_a_time)
+    for camera in ("front", "wrist"):
+        # float32 decides otherwise for a pixel here and there, at the edge of something.
+        assert (apart(camera, 48, last) == 0).all(axis=-1).mean() > 0.999
 
 
 def test_drawings_are_drawn_together_as_alone():

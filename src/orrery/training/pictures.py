@@ -1,8 +1,8 @@
 """Pictures of the factory cell by the ten thousand: drawings (`worlds.factory.drawing`) cast and shaded in torch.
 
-The same formulas as `worlds.factory.rays` and `shade`, in float32 and for all pixels of many frames at once, so a
-picture is that of `worlds.factory.render` up to single pixels at edges. There, where one processor has each episode, a
-frame costs milliseconds; on a GPU, tens of microseconds.
+The same formulas as `worlds.factory.rays` and `shade`, in float32 and for all pixels of many frames at once. Where each
+ray is cast on its own, the bytes are those of `worlds.factory.render` but for one pixel in ten thousand, at an edge of
+something. `render` itself casts bundles of rays, in which MuJoCo 3.17 leaves out slivers of some shadows; they are here.
 
 A cast tests each pixel against each geom in that geom's own frame, scaled so that a box is the cube from -1 to 1 and a
 cylinder the one inscribed in it: about 40 operations, of which nothing is kept but the nearest. `torch.compile` makes
@@ -11,6 +11,7 @@ this one pass over the pixels without intermediate results in memory; without it
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, no_type_check
@@ -35,8 +36,10 @@ from orrery.worlds.factory.shade import (
 
 BOXES, CYLINDERS, BODIES = 32, 8, 16
 """Scenes are padded to multiples of these, so that few shapes occur: each is compiled once."""
-CHUNK_PIXELS = {"cuda": 1 << 21, "cpu": 1 << 15}
+CHUNK_PIXELS = {"cuda": 1 << 20, "cpu": 1 << 15}
 """Pixels that are drawn at once, by type of device: enough to fill a GPU, or few enough for a processor's cache."""
+RECOMPILES = 64
+"""Different sizes that are compiled before it is an error."""
 
 # What is compiled is marked no_type_check: the compiler cannot look through the checks of shapes in test runs.
 Three = tuple[Tensor, ...]
@@ -256,7 +259,9 @@ def draw_scenes(
         if fused and count < chunk:
             some = torch.cat([some, some[:1].expand(chunk - count)])
         pose = _pose(scenes, some, scenes.cameras.index(camera), height)
-        pixels = _paint(kernels, pose, across, along, scenes.boxes)
+        # A function is compiled anew for each size of pictures and scenes; the limit, 8, is not made for that.
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILES) if fused else nullcontext():
+            pixels = _paint(kernels, pose, across, along, scenes.boxes)
         pictures[begin : begin + count] = pixels[:count]
     return pictures.view(len(frames), height, width, 3)
 
