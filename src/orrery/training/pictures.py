@@ -2,7 +2,7 @@
 
 The same formulas as `worlds.factory.rays` and `shade`, in float32 and for all pixels of many frames at once. Where each
 ray is cast on its own, the bytes are those of `worlds.factory.render` but for one pixel in ten thousand, at an edge of
-something. `render` itself casts bundles of rays, in which MuJoCo 3.17 leaves out slivers of some shadows; they are here.
+something. `render` itself casts bundles of rays, in which MuJoCo 3.17 leaves out slivers of some shadows; not so here.
 
 A cast tests each pixel against each geom in that geom's own frame, scaled so that a box is the cube from -1 to 1 and a
 cylinder the one inscribed in it: about 40 operations, of which nothing is kept but the nearest. `torch.compile` makes
