@@ -11,17 +11,23 @@ from collections.abc import Callable
 
 import tyro
 
+from orrery.cli.bench import Bench
 from orrery.cli.data import data
+from orrery.cli.eval import Eval
 from orrery.cli.inspect import Inspect
 from orrery.cli.record import Record
 from orrery.cli.run import Run
+from orrery.cli.train import Train
 from orrery.errors import OrreryError
 
 COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
     "run": Run,
     "inspect": Inspect,
+    "bench": Bench,
     "record": Record,
+    "eval": Eval,
     "data": data,
+    "train": Train,
 }
 
 
