@@ -8,7 +8,16 @@ import torch
 
 from orrery.errors import SettingsError
 from orrery.tokenizers.autoencoder import AutoencoderConfig
-from orrery.training.codec import CodecTraining, picture_loss, psnr_of, train_vision_codec
+from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec, SoundAutoencoder, SoundAutoencoderConfig
+from orrery.training.codec import (
+    CodecTraining,
+    picture_loss,
+    psnr_of,
+    sound_figures,
+    spectral_loss,
+    train_sound_codec,
+    train_vision_codec,
+)
 
 TINY = AutoencoderConfig(channels=4, fine=16, coarse=32, encoder_blocks=(0, 0), decoder_blocks=(1, 0))
 CPU = torch.device("cpu")
@@ -73,6 +82,66 @@ def test_weights_draw_the_loss_to_their_pixels():
     assert picture_loss(above, true, weights, 0.5) == pytest.approx(5 * float(picture_loss(below, true, weights, 0.5)))
     even = torch.full((1, 8, 8), 3.0)
     torch.testing.assert_close(picture_loss(above, true, even, 0.5), picture_loss(above, true, None, 0.5))
+
+
+TINY_SOUND = SoundAutoencoderConfig(channels=16, frame_width=32, width=64, encoder_blocks=0, decoder_blocks=1)
+
+
+def blows(step: int, count: int = 4, hops: int = 4) -> torch.Tensor:
+    """Sounds that ring from some moment on, somewhere between left and right, above faint noise."""
+    rng = torch.Generator().manual_seed(step)
+    t = torch.arange(hops * 800) / 16_000
+    sounds = 0.002 * torch.randn(count, len(t), 2, generator=rng)
+    for sound in sounds:
+        begin, pitch, place = torch.rand(3, generator=rng).tolist()
+        since = t - 0.03 - 0.12 * begin
+        ring = 0.5 * torch.sin(2 * torch.pi * (800 + 1200 * pitch) * since) * torch.exp(-since / 0.03) * (since > 0)
+        sound += ring[:, None] * torch.tensor([1 - place / 2, 0.5 + place / 2])
+    return sounds
+
+
+def test_sound_comes_out_nearer_than_silence_and_blows_when_they_were():
+    settings = CodecTraining(steps=120, warmup_steps=10, learning_rate=5e-3)
+    losses: list[float] = []
+    codec, figures = train_sound_codec(
+        TINY_SOUND,
+        blows,
+        settings,
+        device=CPU,
+        seed=0,
+        held_out=[blows(10**6, 8)],
+        report=lambda step, values: losses.append(values["loss"]),
+    )
+    assert figures["loss"] < 0.97 * losses[0]  # most of it is chance: two noises are never the same
+    assert figures["log_spectrum_db"] < 0.65 * figures["silence_db"]
+    assert figures["onset_ms"] < 15  # by chance it would be 40
+    latents = codec.encode_sounds(blows(0, 32))
+    torch.testing.assert_close(latents.mean(dim=(0, 1)), torch.zeros(16), atol=0.3, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_sound_codec():
+    def weights():
+        settings = CodecTraining(steps=2)
+        return train_sound_codec(TINY_SOUND, blows, settings, device=CPU, seed=0)[0].network.state_dict()
+
+    first, second = weights(), weights()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_spectral_loss_is_0_for_the_same_and_hears_levels_and_sides():
+    sound = blows(0)
+    assert spectral_loss(sound, sound) == 0
+    assert spectral_loss(2 * sound, sound) > spectral_loss(1.1 * sound, sound) > 0.01
+    assert spectral_loss(sound.flip(2), sound) > 0.01
+
+
+def test_a_codec_that_moves_blows_is_told_by_how_much():
+    class Late(AutoencoderSoundCodec):
+        def decode_sounds(self, latents):
+            return blows(0).roll(320, dims=1)
+
+    figures = sound_figures(Late(SoundAutoencoder(TINY_SOUND)), [blows(0)])
+    assert figures["onset_ms"] == pytest.approx(20, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ media to a size that a codec takes is `data`.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,9 +15,10 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from orrery.errors import CheckpointError
-from orrery.tokenizers.autoencoder import AutoencoderConfig, blocks_of, load_autoencoder
+from orrery.tokenizers.autoencoder import AutoencoderConfig, load_autoencoder
 from orrery.tokenizers.avae import load_avae
 from orrery.tokenizers.pixel_patch import PatchSoundCodec, PixelPatchCodec
+from orrery.tokenizers.sound_autoencoder import SoundAutoencoderConfig, load_sound_autoencoder
 from orrery.tokenizers.wan import load_wan
 
 
@@ -89,23 +91,34 @@ def vision_from_config(config: Mapping[str, Any], root: Path, device: torch.devi
         CheckpointError: an unknown kind, missing or unknown keys, or weights that cannot be read.
         SettingsError: a value out of range.
     """
-    sizes = {"channels", "fine", "coarse", "encoder_blocks", "decoder_blocks"}
+    sizes = {field.name for field in fields(AutoencoderConfig)}
     kinds = {"pixel_patch": {"spatial", "temporal"}, "autoencoder": {"folder", *sizes}, "wan": {"folder"}}
     kind = _kind(config, kinds)
     if kind == "pixel_patch":
         return PixelPatchCodec(spatial=config["spatial"], temporal=config["temporal"])
     if kind == "autoencoder":
-        blocks = {name: blocks_of(config[name]) for name in ("encoder_blocks", "decoder_blocks")}
-        network = AutoencoderConfig(channels=config["channels"], fine=config["fine"], coarse=config["coarse"], **blocks)
+        # JSON has no tuples.
+        values = {name: config[name] for name in sizes}
+        values |= {name: tuple(values[name]) for name in ("encoder_blocks", "decoder_blocks")}  # JSON has no tuples
+        network = AutoencoderConfig(**values)
         return load_autoencoder(_inside(root, config["folder"]), network, device, dtype)
     return load_wan(_inside(root, config["folder"]), device, dtype)
 
 
 def sound_from_config(config: Mapping[str, Any], root: Path, device: torch.device, dtype: torch.dtype) -> SoundCodec:
     """Make the sound codec that a checkpoint was trained with; arguments and errors as `vision_from_config`."""
-    kind = _kind(config, {"patch_sound": {"rate", "hop", "sound_channels"}, "avae": {"folder"}})
+    sizes = {field.name for field in fields(SoundAutoencoderConfig)}
+    kinds = {
+        "patch_sound": {"rate", "hop", "sound_channels"},
+        "sound_autoencoder": {"folder", *sizes},
+        "avae": {"folder"},
+    }
+    kind = _kind(config, kinds)
     if kind == "patch_sound":
         return PatchSoundCodec(rate=config["rate"], hop=config["hop"], sound_channels=config["sound_channels"])
+    if kind == "sound_autoencoder":
+        network = SoundAutoencoderConfig(**{name: config[name] for name in sizes})
+        return load_sound_autoencoder(_inside(root, config["folder"]), network, device, dtype)
     return load_avae(_inside(root, config["folder"]), device, dtype)
 
 
