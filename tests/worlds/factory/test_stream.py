@@ -18,7 +18,7 @@ from orrery.worlds.factory.questions.sights import Witness
 from orrery.worlds.factory.rollout import roll
 from orrery.worlds.factory.scene_words import scene_caption
 from orrery.worlds.factory.shards import read_shard, write_shard
-from orrery.worlds.factory.stream import AFTER_STEPS, Record, record_of, stream
+from orrery.worlds.factory.stream import AFTER_STEPS, CLIP_STEPS, CLIPS, Record, record_of, stream
 from orrery.worlds.factory.tasks import TASKS, draw_job
 
 
@@ -225,6 +225,17 @@ def test_what_a_finished_expert_left_is_said():
     assert re.search(r"(red|green|blue|purple|steel|brass) \w+ on a (red|green|blue|purple|steel|brass)", said["stack"])
     assert "in the reject bin" in said["inspect_reject"]
     assert re.search("in the (left|middle|right) slot", said["kit_fill"])
+
+
+def test_clips_are_told_by_what_happens_in_them():
+    record = record_of(found("train", task="stack", behaviour="expert", branch=None), sound=False, questions=False)
+    assert record.success
+    assert 1 <= len(record.clips) <= CLIPS
+    for frame, text in record.clips:
+        assert 0 <= frame <= len(record.state) - CLIP_STEPS - 1
+        within = {kind for at_s, kind, _ in record.events if 0 < at_s - frame / 20 <= CLIP_STEPS / 20}
+        for kind, words in (("grasped", "it grasps the"), ("released", " go")):
+            assert (words in text.lower() and "nothing" not in text) == (kind in within)
 
 
 def test_the_words_of_the_test_split_are_not_in_training(success):

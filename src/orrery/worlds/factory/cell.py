@@ -191,20 +191,22 @@ class Cell:
         ramp = self.parameters.timestep_s * BELT_ACCELERATION_M_S2
         start_s, data, model = self.time_s, self.data, self.model
         speeds = np.zeros(model.nv)
+        # Views that are looked up once: this loop runs a thousand times a second of simulation.
+        ctrl, qpos, qvel = data.ctrl, data.qpos, data.qvel
         for k in range(self.substeps):
             opening += min(max(gripper - opening, -most), most)
             belt_m_s += min(max(wanted - belt_m_s, -ramp), ramp)
             queue.append((*path[k], opening * FINGER_STROKE_M))
             target = queue.pop(0)
-            data.ctrl[:4], data.ctrl[4:] = target[:4], target[4]
+            ctrl[:4], ctrl[4:] = target[:4], target[4]
             # The belt is endless: its speed is imposed and its place in the world never changes.
-            data.qpos[self._belt], data.qvel[self._belt] = 0.0, belt_m_s
+            qpos[self._belt], qvel[self._belt] = 0.0, belt_m_s
             mujoco.mj_step(model, data)
             if self.listens:
                 self.tracker.sample(data)
             travel += belt_m_s * self.parameters.timestep_s
-            speeds += np.abs(data.qvel)
-        data.qpos[self._belt], data.qvel[self._belt] = 0.0, belt_m_s
+            speeds += np.abs(qvel)
+        qpos[self._belt], qvel[self._belt] = 0.0, belt_m_s
         mujoco.mj_forward(model, data)
         impacts, rubbings = self.tracker.collect(data) if self.listens else ([], [])
         self.memory = replace(
@@ -292,7 +294,8 @@ class Cell:
     def _touching(self) -> frozenset[tuple[str, str]]:
         contacts = self.data.contact
         bodies = self._geom_bodies[contacts.geom[contacts.dist < 0.0005]]
-        return frozenset(pair(self._body_names[a], self._body_names[b]) for a, b in np.unique(bodies, axis=0))
+        names = self._body_names
+        return frozenset(pair(names[a], names[b]) for a, b in {*map(tuple, bodies.tolist())})
 
     def _fingers_on(self, index: int, touching: Iterable[tuple[str, str]]) -> bool:
         name = f"part_{index}"

@@ -1,13 +1,12 @@
 """Compact records to train on, made as they are needed: no pictures but what they are drawn from, no files.
 
 `record_of` makes one, `stream` many in processes of their own. Which records there are is in `mixture`; how they are
-stored in `shards`. The processes never import torch.
+stored in `shards`, what the processes do in `making`. They never import torch.
 """
 
 import os
 import pickle
 import queue
-import signal
 import struct
 import subprocess
 import sys
@@ -218,7 +217,7 @@ class Stream:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "orrery.worlds.factory.stream", str(first + number), *settings],
+                [sys.executable, "-m", "orrery.worlds.factory.making", str(first + number), *settings],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 env=environment,
@@ -308,31 +307,3 @@ def stream(
 ) -> Stream:
     """Records from `first` on from processes of their own, until closed; see `Stream` and `record_of`."""
     return Stream(first, workers, split=split, ahead=ahead, sound=sound, questions=questions)
-
-
-def work(first: int, step: int, split: StreamSplit, *, sound: bool, questions: bool) -> None:
-    """Make every `step`-th record from `first` on and write them to stdout until nobody reads it."""
-    # Whatever else prints must not get between the records.
-    pipe = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    # Ctrl-C reaches the whole group; whoever reads decides when this ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    index = first
-    while True:
-        body = pickle.dumps(record_of(spec_of(index, split), sound=sound, questions=questions), protocol=5)
-        try:
-            pipe.write(HEADER.pack(len(body)) + body)
-            pipe.flush()
-        except BrokenPipeError:
-            return
-        index += step
-
-
-if __name__ == "__main__":
-    # By its full name: what is pickled as a class of __main__ is nothing to the one who reads it.
-    from orrery.worlds.factory import stream as this
-
-    this.work(
-        int(sys.argv[1]), int(sys.argv[2]), sys.argv[3],  # type: ignore[arg-type]
-        sound=sys.argv[4] == "1", questions=sys.argv[5] == "1",
-    )  # fmt: skip
