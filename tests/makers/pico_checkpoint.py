@@ -19,8 +19,10 @@ from orrery.runtime.model import Model, Origin
 from orrery.runtime.save import save
 from orrery.tasks.contract import Camera
 from orrery.tasks.embodiment import embodiment
+from orrery.tokenizers.autoencoder import AutoencoderCodec, AutoencoderConfig, FrameAutoencoder
 from orrery.tokenizers.codecs import SoundCodec, VisionCodec
 from orrery.tokenizers.pixel_patch import PatchSoundCodec, PixelPatchCodec
+from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec, SoundAutoencoder, SoundAutoencoderConfig
 from orrery.tokenizers.text import train_tokenizer
 from orrery.training.start import start_weights
 
@@ -53,12 +55,16 @@ def small_pico() -> Model:
 
 @cache
 def full_pico() -> Model:
-    """The sizes of the real one, but for its codecs."""
+    """The sizes of the real one; its codecs are random, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vision = AutoencoderCodec(FrameAutoencoder(AutoencoderConfig()).eval(), AutoencoderConfig())
+        sound = AutoencoderSoundCodec(SoundAutoencoder(SoundAutoencoderConfig()).eval())
     return random_pico(
         PICO,
         PICO_VISION,
-        vision=PixelPatchCodec(spatial=8),
-        sound=PatchSoundCodec(rate=16000, hop=800),
+        vision=vision,
+        sound=sound,
         cameras=(Camera(name="front", height=128, width=128), Camera(name="wrist", height=64, width=64)),
     )
 
@@ -96,9 +102,9 @@ def random_pico(
 
 
 def write_pico(folder: Path, *, full: bool = False) -> None:
-    """Save one of the two."""
-    model = full_pico() if full else small_pico()
-    save(model, folder, trained=False, licence="Apache-2.0", notes={"made_by": "tests"})
+    """Save one of the two; the full one in 8 bits, as it is shipped."""
+    model, storage = (full_pico(), "int8") if full else (small_pico(), "float")
+    save(model, folder, trained=False, licence="Apache-2.0", notes={"made_by": "tests"}, storage=storage)
 
 
 def pictures(

@@ -1,5 +1,7 @@
 """Matrices in 8 bits: each row as whole numbers from -127 to 127 and one float32 scale beside them.
 
+A row is all that the last axis holds, of tables of matrices as of matrices.
+
 A quarter of the bytes of float32, and an error of at most half a step, max|row| / 254. What is written is a tensor
 `NAME` of int8 and its scales `NAME.rows`; `reader.load_into` undoes it.
 """
@@ -26,11 +28,11 @@ class EightBit:
 
 
 def to_eight_bit(tensors: Mapping[str, Tensor]) -> EightBit:
-    """Store every large matrix of floats in 8 bits; all other tensors stay as they are."""
+    """Store every large matrix of floats, or table of them, in 8 bits; all other tensors stay as they are."""
     stored: dict[str, Tensor] = {}
     worst = ("none", 0.0)
     for name, tensor in tensors.items():
-        if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.numel() < LEAST_VALUES:
+        if tensor.ndim < 2 or not tensor.is_floating_point() or tensor.numel() < LEAST_VALUES:
             stored[name] = tensor
             continue
         matrix = tensor.detach().float()
@@ -40,12 +42,12 @@ def to_eight_bit(tensors: Mapping[str, Tensor]) -> EightBit:
     return EightBit(tensors=stored, worst=worst)
 
 
-def rounded(matrix: Float32[Tensor, "R C"]) -> tuple[Int8[Tensor, "R C"], Float32[Tensor, " R"]]:
+def rounded(matrix: Float32[Tensor, "*R C"]) -> tuple[Int8[Tensor, "*R C"], Float32[Tensor, "*R"]]:
     """The nearest whole multiples of each row's step, and the steps: max|row| / 127, of zeros the smallest there is."""
-    steps = (matrix.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    return (matrix / steps[:, None]).round().clamp(-127, 127).to(torch.int8), steps
+    steps = (matrix.abs().amax(dim=-1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return (matrix / steps[..., None]).round().clamp(-127, 127).to(torch.int8), steps
 
 
-def restored(whole: Int8[Tensor, "R C"], steps: Float32[Tensor, " R"]) -> Float32[Tensor, "R C"]:
+def restored(whole: Int8[Tensor, "*R C"], steps: Float32[Tensor, "*R"]) -> Float32[Tensor, "*R C"]:
     """The matrix that `rounded` stored, up to half a step of each row."""
-    return whole.float() * steps[:, None]
+    return whole.float() * steps[..., None]

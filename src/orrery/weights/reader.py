@@ -104,7 +104,7 @@ def load_into(
                     values = stored.view(entry.dtype).view(tensor.shape)
                     if entry.dtype == torch.int8 and tensor.is_floating_point():
                         steps = torch.empty(shard.entries[name + ROWS].shape)
-                        read_bytes(file, shard.entries[name + ROWS], steps.view(torch.uint8))
+                        read_bytes(file, shard.entries[name + ROWS], steps.view(-1).view(torch.uint8))
                         values = restored(values, steps)
                     tensor.copy_(values)
                 if not is_finite(tensor):
@@ -202,8 +202,8 @@ def _check(
             problems.append(f"{named(name)} has shape {list(entry.shape)}, this model needs {list(expected)}")
         if name in rounded and target.is_floating_point():
             shard, steps = entries.get(name + ROWS, (None, None))
-            fits = steps is not None and (steps.dtype, steps.shape) == (torch.float32, entry.shape[:1])
-            if not fits or shard is not entries[name][0] or len(entry.shape) != 2:
+            fits = steps is not None and (steps.dtype, steps.shape) == (torch.float32, entry.shape[:-1])
+            if not fits or shard is not entries[name][0] or len(entry.shape) < 2:
                 problems.append(f"{named(name)} has no float32 scale for each of its rows beside it, {name + ROWS!r}")
         elif entry.dtype not in (_STORED_FLOATS if target.is_floating_point() else (target.dtype,)):
             quantised = quantised or target.is_floating_point()
