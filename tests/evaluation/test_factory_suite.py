@@ -15,12 +15,25 @@ from orrery.evaluation.factory.figure import QUICK, Figure, Suite, share
 from orrery.evaluation.factory.inverse import joined, starts_of, succeeds, whole
 from orrery.evaluation.factory.losses import flow_losses
 from orrery.evaluation.factory.policy import Ended, Look, Trial, closed_loop
+from orrery.evaluation.factory.probe import Sights
+from orrery.evaluation.factory.reasoner import (
+    balanced_accuracy,
+    can_be_given,
+    frames_of,
+    questions_of,
+    request_of,
+    sought_of,
+    within,
+)
 from orrery.evaluation.factory.scenes import CHUNK, Case, Cut, cases, cut, fork, play
+from orrery.evaluation.factory.sound import f1, flux, matched, merged, onsets_in
 from orrery.evaluation.factory.table import Tools, chosen_rows, evaluate, write_table
+from orrery.evaluation.factory.text_to_media import happened, video_of
 from orrery.evaluation.metrics import PixelError
 from orrery.runtime.model import Model
 from orrery.tasks.contract import Camera
 from orrery.tokenizers.pixel_patch import PatchSoundCodec, PixelPatchCodec
+from orrery.training.probe import PAIRS, PLACES, pair_number
 from orrery.worlds.factory.experts import advise
 from orrery.worlds.factory.parts import HELD_OUT
 from orrery.worlds.factory.tasks import TASKS
@@ -163,3 +176,70 @@ def test_a_table_is_written_as_json_and_as_a_page(tmp_path):
     # The patch codec of the random model loses nothing.
     assert codec["PSNR of all pixels, front"]["value"] == "infinite"
     assert "The weights are random" in (tmp_path / "results.html").read_text()
+
+
+def test_a_point_counts_where_the_mask_is():
+    mask = np.zeros((128, 128), bool)
+    mask[32, 64] = True
+    assert within(mask, np.array([503.0, 253.0]))
+    assert not within(mask, np.array([253.0, 503.0]))
+    assert not within(mask, np.array([5000.0, -3.0]))
+    assert not within(mask, None)
+
+
+def test_sought_points_and_boxes_are_where_their_answers_say():
+    found = sought_of(replace(STACK, behaviour="play"))
+    assert {row.question.kind for row in found} == {"point", "box"}
+    for row in found:
+        values = [float(part) for part in row.question.answer.split(",")]
+        if row.question.kind == "point":
+            assert within(row.mask, np.array(values))
+        else:
+            rows, columns = np.nonzero(row.mask)
+            edges = [columns.min() / 0.128, rows.min() / 0.128, (columns.max() + 1) / 0.128, (rows.max() + 1) / 0.128]
+            assert values == pytest.approx(edges, abs=1)
+
+
+def test_the_pictures_of_a_span_are_those_that_will_be_looked_at():
+    span = next(row for row in questions_of(STACK) if row.question.media == "episode" and can_be_given(row.question))
+    frames = frames_of(model(), span.question)
+    assert frames[0] == span.question.start_frame
+    assert frames[-1] == span.question.stop_frame - 1
+    pictures = np.stack([np.full((128, 128, 3), i, np.uint8) for i in range(len(frames))])
+    shown = request_of(span.question, pictures, 0).vision
+    assert [int(shown[frame - frames[0], 0, 0, 0]) for frame in frames] == list(range(len(frames)))
+
+
+def test_balanced_accuracy_is_the_mean_over_answers():
+    question = next(row.question for row in questions_of(STACK) if row.question.kind == "choice")
+    one, other = (replace(question, family="count", answer=answer) for answer in ("1", "2"))
+    assert balanced_accuracy([(one, True), (one, True), (one, True), (other, False)]) == 0.5
+
+
+def test_onsets_match_within_the_tolerance_and_once():
+    assert matched([0.10, 0.12, 0.50], [0.11, 0.52, 0.80]) == 2
+    assert merged([0.3, 0.31, 0.5]) == [0.3, 0.5]
+    assert f1([(1, 1, 1), (0, 1, 1)]) == pytest.approx(0.5)
+
+
+def test_a_click_in_noise_is_found_where_it_is_and_silence_has_none():
+    rng = np.random.default_rng(0)
+    sound = 0.003 * rng.normal(size=13_600)
+    sound[8000:8200] += 0.2 * np.sin(np.arange(200)) * np.exp(-np.arange(200) / 40)
+    assert onsets_in(flux(sound), 1.6) == [pytest.approx(0.5, abs=0.02)]
+    assert onsets_in(flux(np.zeros(13_600)), 0.3) == []
+
+
+def test_goals_are_seen_in_true_pictures():
+    wanted = video_of(STACK)
+    goal, part = wanted.outcome
+    numbers = np.zeros((1, len(PAIRS)))
+    sights = Sights(
+        present=numbers.copy(), position_m=np.zeros((1, len(PAIRS), 3)), place=numbers.astype(int),
+        gripper_m=np.zeros((1, 3)), aperture=np.zeros(1), held=np.zeros(1), lamp=np.zeros(1),
+    )  # fmt: skip
+    assert not happened(goal, part, sights, 0)
+    sights.present[0, pair_number(part)] = 1.0
+    assert not happened(goal, part, sights, 0)
+    sights.place[0, pair_number(part)] = PLACES.index("part")
+    assert happened(goal, part, sights, 0)

@@ -15,6 +15,9 @@ from orrery.evaluation.factory.figure import Outcome, Suite
 from orrery.evaluation.factory.inverse import inverse_dynamics
 from orrery.evaluation.factory.policy import policy
 from orrery.evaluation.factory.probe import Reader
+from orrery.evaluation.factory.reasoner import grounding, reasoner
+from orrery.evaluation.factory.sound import sound
+from orrery.evaluation.factory.text_to_media import text_to_image, text_to_video
 from orrery.evaluation.page import Page, Section, write_page
 from orrery.runtime.model import Model
 from orrery.runtime.result import RANDOM_WEIGHTS
@@ -48,14 +51,34 @@ class Row:
     sound: bool = False
 
 
-def _state(model: Model, suite: Suite, tools: Tools) -> Outcome:
-    assert tools.reader is not None
-    return imagined_state(model, suite, tools.reader)
+def _with_probes(
+    measure: Callable[[Model, Suite, Reader], Outcome],
+) -> Callable[[Model, Suite, Tools], Outcome]:
+    def measured(model: Model, suite: Suite, tools: Tools) -> Outcome:
+        assert tools.reader is not None
+        return measure(model, suite, tools.reader)
+
+    return measured
 
 
 ROWS = {
     row.name: row
     for row in (
+        Row(
+            name="reasoner",
+            title="Reasoner: what is there, and what happened?",
+            text="Questions about pictures and spans of test episodes, answered by writing. Answers on "
+            "offer are right equally often within what is asked. A model of the words alone is the baseline.",
+            measure=lambda model, suite, _: reasoner(model, suite),
+            tasks=("reason",),
+        ),
+        Row(
+            name="grounding",
+            title="Reasoner: where is it?",
+            text="Points and boxes of parts that their colour and kind pick out, in thousandths of the picture.",
+            measure=lambda model, suite, _: grounding(model, suite),
+            tasks=("reason",),
+        ),
         Row(
             name="forward",
             title="Forward dynamics: what will the cameras see?",
@@ -69,7 +92,7 @@ ROWS = {
             title="Forward dynamics: where will things be?",
             text="Chunks follow on each other, each from the last frames that the one before imagined. A frozen probe, "
             "trained on the simulator, reads the places of parts and gripper from the imagined frames.",
-            measure=_state,
+            measure=_with_probes(imagined_state),
             tasks=("forward_dynamics",),
             probes=True,
         ),
@@ -95,6 +118,33 @@ ROWS = {
             text="Closed loop in the simulator, under the look of the evaluation, on test seeds.",
             measure=lambda model, suite, tools: policy(model, suite, tools.policy_only),
             tasks=("policy_no_video",),
+        ),
+        Row(
+            name="text_to_image",
+            title="Text to image: is what was asked for there?",
+            text="Test scenes in words. A frozen probe looks for the parts, their kinds, colours and places.",
+            measure=_with_probes(text_to_image),
+            tasks=("text_to_image",),
+            probes=True,
+        ),
+        Row(
+            name="text_to_video",
+            title="Text to video: is what was asked for there?",
+            text="The sentence of a whole episode; the clip of one chunk is judged by its last frame, by the frozen "
+            "probe. The true pictures are the end of the episode.",
+            measure=_with_probes(text_to_video),
+            tasks=("text_to_video",),
+            probes=True,
+        ),
+        Row(
+            name="sound",
+            title="Sound: does it sound when and as it should?",
+            text="Forward dynamics with sound, for windows in which something strikes. Onsets are found by rises of "
+            "the spectrum, with a threshold tuned on true sounds of other seeds; materials are told by a frozen probe.",
+            measure=_with_probes(sound),
+            tasks=("forward_dynamics",),
+            probes=True,
+            sound=True,
         ),
         Row(
             name="codec",
