@@ -11,6 +11,7 @@ from orrery.tokenizers.autoencoder import AutoencoderConfig
 from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec, SoundAutoencoder, SoundAutoencoderConfig
 from orrery.training.codec import (
     CodecTraining,
+    _ConvolutionMuon,
     picture_loss,
     psnr_of,
     sound_figures,
@@ -18,6 +19,7 @@ from orrery.training.codec import (
     train_sound_codec,
     train_vision_codec,
 )
+from orrery.training.muon import orthogonalised
 
 TINY = AutoencoderConfig(channels=4, fine=16, coarse=32, encoder_blocks=(0, 0), decoder_blocks=(1, 0))
 CPU = torch.device("cpu")
@@ -126,6 +128,20 @@ def test_the_same_seed_gives_the_same_sound_codec():
 
     first, second = weights(), weights()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_kernels_are_updated_as_matrices_whatever_their_layout(layout):
+    convolution = torch.nn.Conv2d(6, 5, 3, bias=False).to(memory_format=layout)
+    before, gradient = convolution.weight.detach().clone(), torch.randn(5, 6, 3, 3)
+    convolution.weight.grad = gradient.clone()
+    optimiser = _ConvolutionMuon(list(convolution.parameters()))
+    optimiser.param_groups[0]["lr"] = 0.1
+    optimiser.step()
+    # The first step of momentum is along the gradient.
+    change = orthogonalised(gradient.reshape(1, 5, 54)).reshape(5, 6, 3, 3)
+    expected = before - 0.1 * 0.2 * 54**0.5 * change
+    torch.testing.assert_close(convolution.weight.detach(), expected, atol=1e-3, rtol=0)
 
 
 def test_the_spectral_loss_is_0_for_the_same_and_hears_levels_and_sides():

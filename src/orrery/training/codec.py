@@ -99,7 +99,7 @@ def train_vision_codec(
         and one `psnr_HxW_db` for each size.
     """
     torch.manual_seed(seed)
-    network = FrameAutoencoder(config).to(device)
+    network = FrameAutoencoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss_of(signed: Tensor, weights: Tensor | None, noise: Tensor) -> Tensor:
         raw = network.encoder(signed)
@@ -352,11 +352,12 @@ def _optimisers(network: nn.Module, rate: float) -> Iterator[tuple[torch.optim.O
 
 
 class _ConvolutionMuon(torch.optim.Optimizer):
-    """Muon on kernels (out, in, ...) seen as matrices (out, in ...), which share their memory."""
+    """Muon on kernels (out, in, ...) seen as matrices (out, all else), which share their memory."""
 
     def __init__(self, kernels: Sequence[nn.Parameter]) -> None:
         super().__init__(kernels, {"lr": 1e-3})
-        self._views = [nn.Parameter(kernel.detach().view(len(kernel), -1)) for kernel in kernels]
+        self._views = [nn.Parameter(_as_matrix(kernel.detach(), kernel)) for kernel in kernels]
+        assert all(view.data_ptr() == kernel.data_ptr() for view, kernel in zip(self._views, kernels, strict=True))
         self._muon = Muon([{"params": self._views, "lr": 1e-3, "weight_decay": 0.0}])
 
     @torch.no_grad()
@@ -365,5 +366,11 @@ class _ConvolutionMuon(torch.optim.Optimizer):
         (group,) = self.param_groups
         self._muon.param_groups[0]["lr"] = group["lr"]
         for kernel, view in zip(group["params"], self._views, strict=True):
-            view.grad = None if kernel.grad is None else kernel.grad.reshape(len(kernel), -1)
+            view.grad = None if kernel.grad is None else _as_matrix(kernel.grad, kernel)
         self._muon.step()
+
+
+def _as_matrix(values: Tensor, kernel: Tensor) -> Float[Tensor, "out rest"]:
+    """Values of a kernel's shape, in the order in which that kernel lies in memory."""
+    last = kernel.ndim == 4 and kernel.is_contiguous(memory_format=torch.channels_last)
+    return (values.movedim(1, -1) if last else values).reshape(len(values), -1)
