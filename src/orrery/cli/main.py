@@ -12,7 +12,6 @@ from collections.abc import Callable
 import tyro
 
 from orrery.cli.bench import Bench
-from orrery.cli.bench import Bench
 from orrery.cli.data import data
 from orrery.cli.eval import Eval
 from orrery.cli.inspect import Inspect
@@ -24,7 +23,6 @@ from orrery.errors import OrreryError
 COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
     "run": Run,
     "inspect": Inspect,
-    "bench": Bench,
     "bench": Bench,
     "record": Record,
     "eval": Eval,
