@@ -25,6 +25,7 @@ from orrery.evaluation.factory.reasoner import (
     sought_of,
     within,
 )
+from orrery.evaluation.factory.regression import regression
 from orrery.evaluation.factory.scenes import CHUNK, Case, Cut, cases, cut, fork, play
 from orrery.evaluation.factory.sound import f1, flux, matched, merged, onsets_in
 from orrery.evaluation.factory.table import Tools, chosen_rows, evaluate, write_table
@@ -243,3 +244,12 @@ def test_goals_are_seen_in_true_pictures():
     assert not happened(goal, part, sights, 0)
     sights.place[0, pair_number(part)] = PLACES.index("part")
     assert happened(goal, part, sights, 0)
+
+
+def test_the_frozen_slice_is_the_same_twice(monkeypatch):
+    monkeypatch.setattr(
+        "orrery.evaluation.factory.regression.can", lambda _, task: task in ("reason", "inverse_dynamics")
+    )
+    one, other = regression(model()), regression(model())
+    assert one == other
+    assert {"Right answers", "R2 of dx_m", "PSNR of all pixels, front"} <= one.keys()

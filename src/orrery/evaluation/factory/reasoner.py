@@ -151,6 +151,15 @@ def reasoner(model: Model, suite: Suite) -> Outcome:
     return Outcome(figures=tuple(figures), note=" ".join(notes))
 
 
+def answered_right(model: Model, suite: Suite) -> float:
+    """Percent of right answers about seen words and pairs, without baselines."""
+    given = question_cases(suite.size.question_episodes, suite, offset=600_000, unseen=False)
+    chosen = chosen_of([row for rows in gather(questions_of, given, suite.workers) for row in rows], suite)
+    answers = answered(model, chosen, suite, 40)
+    right = [is_right(row.question, answer) for row, answer in zip(chosen, answers, strict=True)]
+    return 100 * float(np.mean(right))
+
+
 def chosen_of(every: Sequence[Asked], suite: Suite) -> list[Asked]:
     """A balanced selection of the questions that can be given."""
     owners = {id(row.question): row for row in every}
