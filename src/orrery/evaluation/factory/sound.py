@@ -216,9 +216,7 @@ def sound(model: Model, suite: Suite, reader: Reader) -> Outcome:
     count = max(24, 4 * suite.size.sounds)
     given = [
         Case(seed=case.seed, task=case.task, behaviour=ACTORS[i % len(ACTORS)])
-        for i, case in enumerate(
-            cases(max(24, 4 * suite.size.sounds), seed=suite.seed, behaviour="expert", offset=800_000)
-        )
+        for i, case in enumerate(cases(count, seed=suite.seed, behaviour="expert", offset=800_000))
     ]
     found = [row for row in gather(heard_of, given, suite.workers) if row is not None and row.window is not None]
     rows = found[: suite.size.sounds]
