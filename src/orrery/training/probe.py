@@ -295,7 +295,7 @@ def reading_loss(reading: Reading, targets: Targets) -> dict[str, Tensor]:
         "present": 2 * (present * known).sum() / known.sum().clamp(min=1),
         "position": (each * unique).sum() / unique.sum().clamp(min=1),
         "place": 0.2 * F.cross_entropy(place, targets["place"][clear]) if len(place) else place.sum(),
-        "heat": 0.1 * (_heat_loss(reading.heat, targets["heat"]) * everywhere).sum() / everywhere.sum(),
+        "heat": 0.3 * (_heat_loss(reading.heat, targets["heat"]) * everywhere).sum() / everywhere.sum(),
         "gripper": hand.mean(),
         "aperture": F.smooth_l1_loss(reading.aperture, targets["gripper"][:, 3], beta=0.05),
         "held": 0.2 * F.binary_cross_entropy_with_logits(reading.held, targets["gripper"][:, 4]),
