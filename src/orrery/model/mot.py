@@ -230,8 +230,9 @@ class DomainLinear(nn.Module):
 
     def __init__(self, domains: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(domains, inputs, outputs) * inputs**-0.5)
+        self.weight = nn.Parameter(torch.empty(domains, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(domains, outputs))
+        nn.init.normal_(self.weight, std=inputs**-0.5)
 
     def forward(self, x: Float[Tensor, "L I"], domain: int) -> Float[Tensor, "L O"]:
         return torch.addmm(self.bias[domain], x, self.weight[domain])
@@ -336,7 +337,8 @@ class MoT(nn.Module):
             x = rearrange(x, "(b t p) d -> b t p d", b=count, t=frames, p=tokens)
             x = x + ~track.given[:, :, None, None] * times[:, index, None, None]
             projected.append(rearrange(x, "b t p d -> b (t p) d"))
-        x = rearrange(torch.cat(projected, dim=1), "b l d -> (b l) d")
+        # No view: what compiles the blocks would treat the first one apart from the others.
+        x = rearrange(torch.cat(projected, dim=1), "b l d -> (b l) d").clone()
         count = len(stack.token_ids)
         cos, sin = self._rotary(stack.positions)
         rope = (cos.repeat(count, 1, 1), sin.repeat(count, 1, 1))

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from orrery.data.order import Order
 from orrery.errors import CheckpointError, SettingsError
-from orrery.model.mot import MoT
 from orrery.training.batch import place_of
 from orrery.training.ema import PowerEma
 from orrery.training.optim import Optimiser, build_optimiser, load_optimiser_tensors, optimiser_tensors
@@ -52,7 +52,7 @@ class TrainingState:
         self.order = order
 
 
-def new_state(mot: MoT, recipe: Recipe) -> TrainingState:
+def new_state(mot: nn.Module, recipe: Recipe) -> TrainingState:
     """The state before the first step. Parameters that require no gradient are left alone.
 
     Raises:
@@ -63,7 +63,7 @@ def new_state(mot: MoT, recipe: Recipe) -> TrainingState:
     return TrainingState(optimiser=optimiser, ema=ema)
 
 
-def save_state(path: Path, mot: MoT, recipe: Recipe, state: TrainingState) -> None:
+def save_state(path: Path, mot: nn.Module, recipe: Recipe, state: TrainingState) -> None:
     """Write everything that the rest of the run depends on, replacing the folder at `path` only when it is on disk.
 
     Raises:
@@ -89,7 +89,7 @@ def save_state(path: Path, mot: MoT, recipe: Recipe, state: TrainingState) -> No
     save_folder(path, tensors=tensors, documents={_DOCUMENT: document}, metadata=metadata)
 
 
-def load_state(path: Path, mot: MoT, recipe: Recipe) -> TrainingState:
+def load_state(path: Path, mot: nn.Module, recipe: Recipe) -> TrainingState:
     """Put a saved run into a model of the same recipe, weights included, and return its state.
 
     Raises:

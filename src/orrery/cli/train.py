@@ -1,0 +1,94 @@
+"""`orrery train`: train a world model by a recipe, on the fly from simulators or from stored episodes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from orrery.runtime.model import Model
+    from orrery.training.fit import Fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a world model of the factory cell and write a checkpoint.
+
+    OUT gets ground/ (tokenizer and codecs), state/ (to go on from), log.jsonl, recipe.json and checkpoint/.
+    """
+
+    recipe: tyro.conf.Positional[str]
+    """The name of a row of training/recipes.py, or a recipe.json."""
+    out: Path
+    """Where the run is written; a run that lies there goes on."""
+    shards: tuple[Path, ...] = ()
+    """Files of recorded episodes, as `orrery episodes` writes them."""
+    workers: int = 0
+    """Processes that simulate further episodes while training."""
+    first: int = 0
+    """Index of the first episode that is simulated."""
+    ground: Path | None = None
+    """Tokenizer and codecs of an earlier run; made anew if left out."""
+    seconds: float | None = None
+    """Wall-clock limit of the run in place of the recipe's."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    ground_only: bool = False
+    """Stop after tokenizer and codecs."""
+
+    def __call__(self) -> None:
+        from dataclasses import replace
+
+        from orrery.runtime.save import save
+        from orrery.training.fit import fit, recipe_named
+
+        recipe = recipe_named(self.recipe)
+        if self.seconds is not None:
+            recipe = replace(recipe, run=replace(recipe.run, seconds=self.seconds))
+        fitted = fit(
+            recipe,
+            self.out,
+            shards=self.shards,
+            workers=self.workers,
+            first=self.first,
+            ground=self.ground,
+            device=self.device,
+            ground_only=self.ground_only,
+            tell=print_row,
+        )
+        if fitted is not None:
+            save(model_of(fitted), self.out / "checkpoint", trained=True, licence="OpenMDW-1.1", notes=fitted.facts)
+            print(f"Wrote {self.out / 'checkpoint'}.")
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One line of the log for who watches."""
+    losses = row.get("losses", {})
+    shown = " ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in losses.items())
+    head = " ".join(
+        f"{name} {row[name]:.4g}" for name in ("step", "seconds", "episodes", "tokens_per_s", "mfu") if row.get(name)
+    )
+    print(head, shown, flush=True)
+    if "validation" in row:
+        print("  validation", {k: round(v, 4) for k, v in row["validation"].items()}, flush=True)
+
+
+def model_of(fitted: "Fitted") -> "Model":
+    """A trained world model as what `orrery.load` returns."""
+    from orrery.runtime.model import Model, Origin
+    from orrery.training.ground import factory_contract
+    from orrery.training.recipes import TASKS
+
+    contract = factory_contract()
+    return Model(
+        mot=fitted.model.mot.eval(),
+        text=fitted.text,
+        vision=fitted.vision,
+        sound=fitted.sound,
+        eyes=fitted.model.eyes.eval(),
+        contracts={contract.embodiment: contract},
+        family="pico",
+        origin=Origin(path=Path(), layout="orrery", weights={}, trained=True, licence="OpenMDW-1.1"),
+        tasks=TASKS,
+    )

@@ -1,0 +1,282 @@
+"""Episodes on the device, as what the model sees of them: encoded frames end to end, and where examples begin in them.
+
+Records come from `worlds.factory.stream` or from shards; pictures are drawn and encoded here, once. Which examples make
+up a step, and their noise, is decided in `training.stacks`.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from orrery.tasks.contract import ActionContract
+from orrery.tokenizers.autoencoder import AutoencoderCodec, stack_latents
+from orrery.tokenizers.eyes import (
+    IMAGE_PAD,
+    VIDEO_PAD,
+    Eyes,
+    Look,
+    Span,
+    expand,
+    reason_positions,
+    sample_frames,
+    visual_spans,
+)
+from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
+from orrery.tokenizers.text import TextTokenizer
+from orrery.training.pictures import draw
+from orrery.worlds.factory.questions.question import Question
+from orrery.worlds.factory.stream import Record
+
+FRONT, WRIST = (128, 128), (64, 64)
+"""Height and width of the two cameras, in the order of the contract."""
+ENCODE = 512
+"""Frames that go through the autoencoder at once."""
+STILL_TEXT, VIDEO_TEXT = 80, 96
+"""Tokens of a question with its answer, beside those of pictures; longer ones are left out and counted."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """One question as token ids."""
+
+    frames: tuple[int, ...]
+    """Of the bank: one still, or the frames of a video."""
+    ids: Int[np.ndarray, " n"]
+    """Prompt with its visual tokens, answer, end of turn; then pads."""
+    answer: slice
+    """Where the answer stands, with the end of its turn."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Form:
+    """What all questions about stills, or all about videos, have in common."""
+
+    kind: str
+    positions: Float[Tensor, "3 n"]
+    visual: Int[Tensor, " m"]
+    """Where the visual tokens stand among the n."""
+    grid: tuple[int, int, int]
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """What was taken in, and what was left out and why."""
+
+    episodes: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+class Bank:
+    """Room for so many frames; `add` fills it. Not for more than one thread."""
+
+    def __init__(
+        self,
+        room: int,
+        *,
+        vision: AutoencoderCodec,
+        sound: AutoencoderSoundCodec,
+        text: TextTokenizer,
+        eyes: Eyes,
+        contract: ActionContract,
+        device: torch.device,
+    ) -> None:
+        self.room, self.used, self.device = room, 0, device
+        self.vision, self.hearing, self.text, self.eyes, self.contract = vision, sound, text, eyes, contract
+        channels = vision.config.channels
+
+        def grid(size: tuple[int, int]) -> Tensor:
+            shape = (room, channels, size[0] // vision.spatial, size[1] // vision.spatial)
+            return torch.zeros(shape, dtype=torch.float16, device=device)
+
+        self.front, self.wrist = grid(FRONT), grid(WRIST)
+        self.pixels = torch.zeros((room, *FRONT, 3), dtype=torch.uint8, device=device)
+        self.sound = torch.zeros((room, sound.channels), dtype=torch.float16, device=device)
+        self.action = torch.zeros((room, contract.width), device=device)
+        self.state = torch.zeros((room, contract.width), device=device)
+        self.windows: list[int] = []
+        """First frames of `chunk` + 1 frames of one episode."""
+        self.sounding: list[int] = []
+        """Those of them whose sound is known."""
+        self.policy: list[int] = []
+        """Those of them in which the expert's actions are executed throughout."""
+        self.episode_of: list[int] = []
+        """Episode of each frame."""
+        self.instructions: list[list[Int[np.ndarray, " 32"]]] = []
+        """Prompts of each episode."""
+        self.scenes: dict[int, list[tuple[int, Int[np.ndarray, " n"]]]] = defaultdict(list)
+        """Prompt length -> frame and caption of stills."""
+        self.clips: dict[int, list[tuple[int, Int[np.ndarray, " n"]]]] = defaultdict(list)
+        """Prompt length -> first frame and caption of windows whose sound is known."""
+        self.questions: dict[str, dict[str, list[Asked]]] = {"image": defaultdict(list), "video": defaultdict(list)}
+        """Stills or videos -> family -> questions."""
+        self.forms: dict[str, Form] = {}
+        self.counts = Counts()
+        self.empty = np.array(text.prompt_ids(""))
+
+    @property
+    def full(self) -> bool:
+        """No episode may fit any more."""
+        return self.used + 256 > self.room
+
+    @torch.no_grad()
+    def add(self, records: Sequence[Record]) -> None:
+        """Take in some episodes; those that do not fit any more are left out and counted."""
+        fitting = []
+        end = self.used
+        for record in records:
+            if end + len(record.state) > self.room:
+                self.counts.left_out["no room"] += 1
+            else:
+                fitting.append(record)
+                end += len(record.state)
+        if not fitting:
+            return
+        self._add_pictures(fitting)
+        for record in fitting:
+            self._add_one(record)
+
+    def _add_pictures(self, records: Sequence[Record]) -> None:
+        drawings = [record.drawing for record in records]
+        frames = [range(len(record.state)) for record in records]
+        at = self.used
+        for camera, size, kept in (("front", FRONT, self.front), ("wrist", WRIST, self.wrist)):
+            pictures = draw(drawings, frames, camera, *size, self.device)
+            if camera == "front":
+                self.pixels[at : at + len(pictures)] = pictures
+            for first in range(0, len(pictures), ENCODE):
+                coded = self.encode(pictures[first : first + ENCODE])
+                kept[at + first : at + first + len(coded)] = coded
+
+    def encode(self, pictures: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N C h w"]:
+        """Whitened latents, in the bank's number format."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            return self.vision.encode_frames(pictures).half()
+
+    def _add_one(self, record: Record) -> None:
+        at, length, chunk = self.used, len(record.state), self.contract.chunk
+        here = slice(at, at + length)
+        state_normaliser = self.contract.state_normaliser
+        assert state_normaliser is not None
+        self.action[here] = torch.from_numpy(self.contract.encode(record.action)).to(self.device)
+        self.state[here] = torch.from_numpy(state_normaliser.encode(record.state)).to(self.device)
+        if record.sound is not None:
+            samples = record.sound.astype(np.float32) / 32767
+            self.sound[here] = self.hearing.encode(samples)[:length].to(self.device).half()
+        episode = self.counts.episodes
+        self.counts.episodes += 1
+        self.episode_of += [episode] * length
+        starts = range(at, at + length - chunk)
+        self.windows += starts
+        if record.sound is not None:
+            self.sounding += starts
+        same = np.abs(record.action - record.expert).max(axis=1) < 1e-4
+        clean = np.convolve(same, np.ones(chunk), "valid") >= chunk - 0.5
+        self.policy += [at + int(start) for start in np.flatnonzero(clean) if start < length - chunk]
+        prompts = [np.array(self.text.prompt_ids(words)) for words in record.instructions]
+        short = [ids for ids in prompts if len(ids) == len(self.empty)]
+        self.counts.left_out["instruction too long"] += len(prompts) - len(short)
+        self.instructions.append(short or [self.empty])
+        self._add_captions(record, at)
+        for question in record.questions:
+            self._add_question(question, at)
+        self.used += length
+
+    def _add_captions(self, record: Record, at: int) -> None:
+        for frame, words in record.scenes:
+            ids = np.array(self.text.prompt_ids(words))
+            self.scenes[len(ids)].append((at + frame, ids))
+        for frame, words in record.clips if record.sound is not None else ():
+            ids = np.array(self.text.prompt_ids(words))
+            self.clips[len(ids)].append((at + frame, ids))
+
+    def _add_question(self, question: Question, at: int) -> None:
+        still = question.media == "frame"
+        times: tuple[float, ...] = ()
+        if still:
+            chosen = [question.start_frame]
+        else:
+            total = question.stop_frame - question.start_frame
+            rate = float(self.contract.control_rate_hz)
+            chosen = [question.start_frame + index for index in sample_frames(total, rate, self.eyes)]
+            if len(chosen) != self.eyes.video_frames[0]:
+                self.counts.left_out["video too short"] += 1
+                return
+            seconds = [(frame - question.start_frame) / rate for frame in chosen]
+            step = self.eyes.temporal_patch
+            times = tuple((seconds[k] + seconds[k + step - 1]) / 2 for k in range(0, len(seconds), step))
+        kind = "image" if still else "video"
+        side = FRONT[0] // self.eyes.patch
+        look = Look(
+            kind="image" if still else "video",
+            patches=torch.zeros(0, 0),
+            grid=(1 if still else len(times), side, side),
+            merge=self.eyes.merge,
+            seconds=times,
+        )
+        prompt, spans = question_prompt(self.text, question.prompt, look)
+        answer = [*self.text.encode(question.answer), self.text.eos_id]
+        positions, _ = reason_positions(len(prompt), spans)
+        visual = np.concatenate([np.arange(span.start, span.start + span.rows * span.cols) for span in spans])
+        whole = len(visual) + (STILL_TEXT if still else VIDEO_TEXT)
+        if len(prompt) + len(answer) > whole:
+            self.counts.left_out["question too long"] += 1
+            return
+        # Text goes on by one on each axis after the last picture.
+        last = torch.arange(1, whole - len(prompt) + 1, dtype=torch.float32) + positions[0, -1]
+        form = Form(
+            kind=kind,
+            positions=torch.cat([positions, last.expand(3, -1)], dim=1),
+            visual=torch.from_numpy(visual),
+            grid=look.grid,
+        )
+        known = self.forms.setdefault(kind, form)
+        if not torch.equal(known.positions, form.positions) or not torch.equal(known.visual, form.visual):
+            self.counts.left_out["pictures elsewhere in the prompt"] += 1
+            return
+        ids = np.full(whole, self.text.eos_id)
+        ids[: len(prompt)] = prompt
+        ids[len(prompt) : len(prompt) + len(answer)] = answer
+        asked = Asked(
+            frames=tuple(at + frame for frame in chosen),
+            ids=ids,
+            answer=slice(len(prompt), len(prompt) + len(answer)),
+        )
+        self.questions[kind][question.family].append(asked)
+
+    def latents(self, which: Tensor, camera: int) -> Float[Tensor, "B C t h w"]:
+        """Stacked latents of windows, float32.
+
+        Args:
+            which: (B, T) frames of the bank, T = 1 + 4 k.
+        """
+        return stack_latents((self.front, self.wrist)[camera][which].float())
+
+    def patches(self, which: Int[Tensor, "B T"]) -> Float[Tensor, "N V"]:
+        """Patches of the front camera for the vision encoder, as `tokenizers.eyes.patchify` orders them."""
+        frames = self.pixels[which]
+        eyes = self.eyes
+        if frames.shape[1] == 1:
+            frames = frames.expand(-1, eyes.temporal_patch, -1, -1, -1)
+        values = (frames.float() / 255 - eyes.mean) / eyes.std
+        return rearrange(
+            values,
+            f"n (T t) (Y a y) (X b x) c -> (n T Y X a b) ({eyes.value_order})",
+            t=eyes.temporal_patch,
+            a=eyes.merge,
+            b=eyes.merge,
+            y=eyes.patch,
+            x=eyes.patch,
+        )
+
+
+def question_prompt(text: TextTokenizer, words: str, look: Look) -> tuple[list[int], list[Span]]:
+    """Token ids of a question about one picture or video, and where the visual tokens stand, as a reader is asked."""
+    turns = [{"role": "user", "content": [{"type": look.kind}, {"type": "text", "text": words}]}]
+    ids = text.encode(expand(text.render(turns), [look]))
+    return ids, visual_spans(ids, [look], image_id=text.id(IMAGE_PAD), video_id=text.id(VIDEO_PAD))

@@ -1,0 +1,186 @@
+"""What a world model stands on, made from its first episodes: the tokenizer, and the codecs of pictures and sound.
+
+They are made once, saved as they will be shipped (8-bit weights), and frozen before the model is trained on them.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orrery.errors import DatasetError
+from orrery.model.config import MoTConfig
+from orrery.tasks.contract import ActionContract, Camera
+from orrery.tasks.embodiment import embodiment
+from orrery.tokenizers.autoencoder import AutoencoderCodec
+from orrery.tokenizers.codecs import sound_from_config, vision_from_config
+from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
+from orrery.tokenizers.text import TextTokenizer, train_tokenizer
+from orrery.training.bank import FRONT, WRIST
+from orrery.training.codec import CodecTraining, train_sound_codec, train_vision_codec
+from orrery.training.pictures import draw_scenes, scenes_of
+from orrery.training.world import WorldRecipe
+from orrery.weights.folder import open_folder, save_folder
+from orrery.worlds.factory.cell import EMBODIMENT
+from orrery.worlds.factory.stream import Record
+
+PAD_TO = 32
+FIGURES = "figures.json"
+SECONDS_OF_SOUND = 1
+FRAMES, FEW_FRAMES = 40_000, 64
+"""Pictures of each camera that the codec is trained on, on a GPU and on a CPU, where drawing them is slow."""
+Tell = Callable[[str, int, dict[str, float]], None]
+
+
+def factory_contract() -> ActionContract:
+    """The contract of models of the factory cell: its gantry, seen by the cameras front and wrist."""
+    cameras = (
+        Camera(name="front", height=FRONT[0], width=FRONT[1]),
+        Camera(name="wrist", height=WRIST[0], width=WRIST[1]),
+    )
+    return embodiment(EMBODIMENT).contract(cameras=cameras)
+
+
+def make_ground(
+    recipe: WorldRecipe, records: Sequence[Record], folder: Path, *, device: torch.device, tell: Tell
+) -> None:
+    """Train tokenizer and codecs, and save them to a folder that `open_ground` reads.
+
+    Args:
+        records: episodes of the training split; the last twentieth is only measured.
+
+    Raises:
+        DatasetError: fewer than 4 episodes, or none with sound.
+    """
+    if len(records) < 4:
+        raise DatasetError(f"Codecs need at least 4 episodes, got {len(records)}. Give more.")
+    cut = len(records) - max(1, len(records) // 20)
+    text = train_tokenizer(texts_of(records), recipe.run.model.vocab, digits=True, pad_to=PAD_TO)
+    seed = recipe.run.seed
+    vision, vision_figures = _vision(recipe, records[:cut], records[cut:], device, seed, tell)
+    sound, sound_figures = _sound(recipe, records[:cut], records[cut:], device, seed, tell)
+    configs = {"vision_codec": vision.codec_config(), "sound_codec": sound.codec_config()}
+    # What was not to be measured, such as the onset of a sound without one, is null.
+    figures = {
+        name: {key: value if np.isfinite(value) else None for key, value in found.items()}
+        for name, found in (("vision", vision_figures), ("sound", sound_figures))
+    }
+    save_folder(
+        folder,
+        tensors={f"{codec.folder}/model.safetensors": codec.tensors() for codec in (vision, sound)},
+        documents={
+            "codecs.json": configs,
+            FIGURES: {**figures, "episodes": len(records)},
+            **{f"tokenizer/{name}": content for name, content in text.files.items()},
+        },
+        metadata={"kind": "codecs and tokenizer", "seed": seed},
+    )
+
+
+def open_ground(
+    folder: Path, device: torch.device
+) -> tuple[TextTokenizer, AutoencoderCodec, AutoencoderSoundCodec, dict[str, Any]]:
+    """The tokenizer, the codecs and their figures, as they were saved.
+
+    Raises:
+        CheckpointError: the folder is damaged or holds something else.
+    """
+    found = open_folder(folder)
+    configs = found.document("codecs.json")
+    files = {Path(name).name: found.file(name).read_bytes() for name in found.files if name.startswith("tokenizer/")}
+    vision = vision_from_config(configs["vision_codec"], folder, device, torch.float32)
+    sound = sound_from_config(configs["sound_codec"], folder, device, torch.float32)
+    assert isinstance(vision, AutoencoderCodec)
+    assert isinstance(sound, AutoencoderSoundCodec)
+    return TextTokenizer.from_files(files), vision, sound, json.loads(found.file(FIGURES).read_bytes())
+
+
+def texts_of(records: Sequence[Record]) -> list[str]:
+    """Everything that is read and written."""
+    found: list[str] = []
+    for record in records:
+        found += [*record.instructions, *(words for _, words in (*record.scenes, *record.clips))]
+        for question in record.questions:
+            found += [question.prompt, question.answer]
+    return found
+
+
+def check_fits(config: MoTConfig, vision: AutoencoderCodec, sound: AutoencoderSoundCodec) -> None:
+    """Raise a DatasetError unless the model reads the latents of these codecs."""
+    for what, wanted, got in (
+        ("vision_channels", config.vision_channels, vision.channels),
+        ("sound_width", config.sound_width, sound.channels),
+        ("sound_fps", config.sound_fps, sound.rate / sound.hop),
+    ):
+        if wanted != got:
+            raise DatasetError(f"The model has {what} {wanted}, the codec {got}. Change one of the two.")
+
+
+def _vision(
+    recipe: WorldRecipe, seen: Sequence[Record], unseen: Sequence[Record], device: torch.device, seed: int, tell: Tell
+) -> tuple[AutoencoderCodec, dict[str, float]]:
+    scenes = scenes_of([record.drawing for record in seen], device)
+    cuda = device.type == "cuda"
+    some = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(seed))[: FRAMES if cuda else FEW_FRAMES]
+    front, wrist = (
+        draw_scenes(scenes, some.to(device), camera, *size) for camera, size in (("front", FRONT), ("wrist", WRIST))
+    )
+    held = scenes_of([record.drawing for record in unseen], device)
+    count = 128 if cuda else 8
+    few = torch.arange(0, len(held), max(1, len(held) // count), device=device)[:count]
+    held_out = [draw_scenes(held, few, camera, *size) for camera, size in (("front", FRONT), ("wrist", WRIST))]
+    batch = 128 if cuda else 8
+
+    def draw(step: int) -> Tensor:
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        # Two of three batches are of the front camera, which has four times the pixels.
+        pool, count = (wrist, 2 * batch) if step % 3 == 2 else (front, batch)
+        return pool[torch.randint(len(pool), (count,), generator=rng).to(device)]
+
+    return train_vision_codec(
+        recipe.vision_codec,
+        draw,
+        CodecTraining(seconds=recipe.codec_seconds[0]),
+        device=device,
+        seed=seed,
+        held_out=held_out,
+        report=lambda step, figures: tell("vision codec", step, figures),
+    )
+
+
+def _sound(
+    recipe: WorldRecipe, seen: Sequence[Record], unseen: Sequence[Record], device: torch.device, seed: int, tell: Tell
+) -> tuple[AutoencoderSoundCodec, dict[str, float]]:
+    length = SECONDS_OF_SOUND * recipe.sound_codec.rate
+
+    def pieces(records: Sequence[Record]) -> Tensor:
+        found = [
+            record.sound[begin : begin + length]
+            for record in records
+            if record.sound is not None
+            for begin in range(0, len(record.sound) - length + 1, length)
+        ]
+        if not found:
+            raise DatasetError("No episode has sound of 2 s. Record some with sound.")
+        return torch.from_numpy(np.stack(found)).to(device)
+
+    pool = pieces(seen)
+    batch = 64 if device.type == "cuda" else 4
+
+    def draw(step: int) -> Tensor:
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        return pool[torch.randint(len(pool), (batch,), generator=rng).to(device)].float() / 32767
+
+    return train_sound_codec(
+        recipe.sound_codec,
+        draw,
+        CodecTraining(seconds=recipe.codec_seconds[1]),
+        device=device,
+        seed=seed,
+        held_out=[pieces(unseen)[:64].float() / 32767],
+        report=lambda step, figures: tell("sound codec", step, figures),
+    )

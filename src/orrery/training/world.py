@@ -1,0 +1,395 @@
+"""One training run of a world model on streamed or stored episodes of the factory cell: codecs given, everything else
+learned in one loop of text, pictures, sound and actions.
+
+The run is a `WorldRecipe`; its data arrive while it runs. What a step consists of is in `training.stacks`.
+"""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orrery.errors import DatasetError, SettingsError
+from orrery.model.config import MoTConfig
+from orrery.model.mot import MoT
+from orrery.model.vision import EdgeVision, QwenVision, vision_encoder
+from orrery.model.vision_config import VisionEncoderConfig
+from orrery.tokenizers.autoencoder import AutoencoderConfig
+from orrery.tokenizers.sound_autoencoder import SoundAutoencoderConfig
+from orrery.training.bank import Bank
+from orrery.training.loop import LOG, STATE, keep_log, stop_on_sigterm
+from orrery.training.loss import Losses
+from orrery.training.optim import NonFiniteGradientsError
+from orrery.training.recipe import Recipe
+from orrery.training.settings_json import settings_from_json, settings_to_json
+from orrery.training.stacks import (
+    Asking,
+    Emphasis,
+    Flowing,
+    asking,
+    asking_loss,
+    draw_flow,
+    draw_stacks,
+    flowing_loss,
+    samples_of,
+)
+from orrery.training.start import start_weights
+from orrery.training.state import TrainingState, new_state, save_state
+from orrery.worlds.factory.stream import Record
+
+_VERSION = 1
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Noise levels at which validation losses are taken."""
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0}
+"""Dense bfloat16, by the vendor's datasheet; what utilisation is measured against."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldRecipe:
+    """Everything that decides a run beside its data and codecs."""
+
+    run: Recipe
+    eyes: VisionEncoderConfig
+    vision_codec: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    sound_codec: SoundAutoencoderConfig = field(default_factory=SoundAutoencoderConfig)
+    codec_seconds: tuple[float, float] = (240.0, 60.0)
+    """For pictures and for sound."""
+    codec_episodes: int = 400
+    """That the codecs and the tokenizer are made from."""
+    emphasis: Emphasis = field(default_factory=Emphasis)
+    room: int = 1_000_000
+    """Frames of both cameras that fit into memory."""
+    first: int = 20_000
+    """Frames that are waited for before the first step."""
+    validation: int = 48
+    """Episodes of the validation split."""
+    validate_every: int = 500
+    """Steps between validations."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, all of them, and the version of their meaning."""
+        return {"version": _VERSION, **settings_to_json(self)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "WorldRecipe":
+        """Inverse of `to_json`.
+
+        Raises:
+            SettingsError: another version, a key that is missing or unknown, a value of another type or out of range.
+        """
+        if document.get("version") != _VERSION:
+            raise SettingsError(f"The recipe has version {document.get('version')!r}, this program reads {_VERSION}.")
+        return settings_from_json(cls, {k: v for k, v in document.items() if k != "version"}, "recipe")
+
+
+class WorldModel(nn.Module):
+    """What is trained together: the Mixture-of-Transformers and the eyes of its text tower."""
+
+    def __init__(self, config: MoTConfig, eyes: VisionEncoderConfig, seed: int) -> None:
+        super().__init__()
+        self.mot = MoT(config)
+        start_weights(self.mot, seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.eyes: QwenVision | EdgeVision = vision_encoder(eyes)
+
+
+class Feed:
+    """Records that arrive from an iterator in a thread of its own, so that a step never waits for them."""
+
+    def __init__(self, records: Iterable[Record], most: int = 64) -> None:
+        self._ready: queue.Queue[Record] = queue.Queue(most)
+        self._error: BaseException | None = None
+        self._stop = threading.Event()
+        self.ended = False
+        self._thread = threading.Thread(target=self._drain, args=(records,), daemon=True)
+        self._thread.start()
+
+    def _drain(self, records: Iterable[Record]) -> None:
+        try:
+            for record in records:
+                while not self._stop.is_set():
+                    try:
+                        self._ready.put(record, timeout=0.2)
+                        break
+                    except queue.Full:
+                        continue
+                if self._stop.is_set():
+                    return
+        except Exception as error:
+            self._error = error
+        finally:
+            self.ended = True
+
+    def take(self, *, wait_s: float = 0.0, most: int = 32) -> list[Record]:
+        """What has arrived; waits for the first one.
+
+        Raises:
+            Exception: what ended the iterator, if it was an error.
+        """
+        found: list[Record] = []
+        try:
+            while len(found) < most:
+                found.append(self._ready.get(timeout=wait_s) if not found and wait_s else self._ready.get_nowait())
+        except queue.Empty:
+            if self._error is not None:
+                raise self._error from None
+        return found
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+
+def compile_blocks(model: WorldModel) -> None:
+    """Compile what looks at each token alone, once for any number of tokens; attention calls its kernels as it is."""
+    torch._dynamo.config.cache_size_limit = 64
+    for block in model.mot.blocks:
+        for name in ("look_at_text", "look_at_latents", "finish"):
+            setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
+
+
+def losses_of(model: WorldModel, stacks: list[Flowing | Asking], recipe: Recipe) -> Losses:
+    """All stacks of a step, each in proportion to nothing but its loss weights."""
+    total: Losses | None = None
+    for stack in stacks:
+        if isinstance(stack, Flowing):
+            losses = flowing_loss(model.mot, stack, recipe.loss_weights)
+        else:
+            losses = asking_loss(model.mot, model.eyes, stack, recipe.loss_weights)
+        losses = Losses(total=losses.total, parts={k: v.detach() for k, v in losses.parts.items()})
+        total = losses if total is None else total + losses
+    assert total is not None
+    return total
+
+
+def take_step(
+    model: WorldModel, stacks: list[Flowing | Asking], recipe: Recipe, state: TrainingState, factor: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One update; losses and the norm of the gradients stay on the device, so that nothing waits for them."""
+    optimiser = state.optimiser
+    optimiser.clear_gradients()
+    device = model.mot.embed.weight.device
+    parts: dict[str, Tensor] = {}
+    # Stack by stack, so that only one holds its activations.
+    for stack in stacks:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            losses = losses_of(model, [stack], recipe)
+        losses.total.backward()
+        parts.update(losses.parts)
+    gradients = []
+    for parameter in optimiser.parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if recipe.clip_norm is not None:
+        torch._foreach_mul_(gradients, (recipe.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+    optimiser.step(factor)
+    if state.ema is not None:
+        state.ema.update(optimiser.parameters.items())
+    return parts, norm
+
+
+def flops_of(model: WorldModel, stacks: list[Flowing | Asking]) -> float:
+    """Operations of the matrix products of a step, forward and backward (3 x forward), of both towers.
+
+    The vision encoder, the heads and the optimiser are left out, so utilisation is understated a little.
+    """
+    c = model.mot.config
+    linear = 2 * c.width * (2 * c.heads + 2 * c.kv_heads) * c.head_width
+    linear += 2 * c.width * c.ffn_width * (3 if c.activation == "swiglu" else 2)
+    pairs = 4 * c.heads * c.head_width
+    total = 0.0
+    for stack in stacks:
+        if isinstance(stack, Flowing):
+            count, text = stack.stack.token_ids.shape
+            made = stack.stack.positions.shape[1]
+            total += count * ((text + made) * linear + pairs * (text * text / 2 + made * (text + made)))
+        else:
+            count, text = stack.labels.shape
+            total += count * (text * linear + pairs * text * text / 2)
+    return 3 * c.layers * total
+
+
+@torch.no_grad()
+def validate(model: WorldModel, bank: Bank, recipe: Recipe, emphasis: Emphasis) -> dict[str, float]:
+    """Losses on fixed windows by task, modality and noise level, unweighted, and what other actions do to the video.
+
+    `actions ratio`: the video loss of forward dynamics with the actions of another window, over that with the true
+    ones, mean over the levels; 1 says that actions are not listened to.
+    """
+    plain = replace(emphasis, motion=0.0, history_noise=0.0)
+    device = bank.device
+    found: dict[str, float] = {}
+    ratios = []
+    model.eval()
+    for share, _ in samples_of(recipe):
+        if share.row().writes:
+            continue
+        for level in LEVELS:
+            choice, rng = np.random.default_rng(1), torch.Generator(device).manual_seed(1)
+            flowing = draw_flow(bank, share, 64, recipe, plain, choice, rng, level=level)
+            # The mean squared error of the data itself: comparable over levels.
+            unit = replace(flowing, sigmas=flowing.sigmas)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                parts = flowing_loss(model.mot, unit, recipe.loss_weights).parts
+            scale = max(level, model.mot.config.sigma_floor) ** 2 if model.mot.config.prediction == "data" else level**2
+            name = "+sound" if share.sound else ""
+            found |= {f"{kind}{name} @{level}": float(part) * scale for kind, part in parts.items()}
+            if share.task == "forward_dynamics" and share.sound is None:
+                other = shuffled_actions(flowing)
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                    wrong = flowing_loss(model.mot, other, recipe.loss_weights).parts
+                key = "forward_dynamics vision"
+                ratios.append(float(wrong[key]) / float(parts[key]))
+    if ratios:
+        found["actions ratio"] = float(np.mean(ratios))
+    if any(share.row().writes for share in recipe.mixture):
+        found |= right_answers(model, bank, recipe)
+    model.train()
+    return found
+
+
+def shuffled_actions(flowing: Flowing) -> Flowing:
+    """The same windows, each with the actions of the next one."""
+    stack = flowing.stack
+    tracks = tuple(
+        replace(track, clean=track.clean.roll(1, 0)) if track.kind == "action" else track for track in stack.tracks
+    )
+    latents = [
+        x.roll(1, 0) if track.kind == "action" else x for track, x in zip(stack.tracks, stack.latents, strict=True)
+    ]
+    return replace(flowing, stack=replace(stack, tracks=tracks).with_latents(latents))
+
+
+@torch.no_grad()
+def right_answers(model: WorldModel, bank: Bank, recipe: Recipe, most: int = 64) -> dict[str, float]:
+    """Share of the answers whose every token is the likeliest one, by family, given the tokens before."""
+    found = {}
+    for kind, families in bank.questions.items():
+        for family, rows in families.items():
+            if len(rows) < 8:
+                continue
+            stack = asking(bank, bank.forms[kind], rows[:most])
+            with torch.autocast(bank.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                memory = model.mot.read(stack.text, model.eyes(stack.patches, list(stack.grids)))
+                best = model.mot.logits(memory.hidden).argmax(-1).reshape(stack.labels.shape)
+            wrong = (best != stack.labels) & (stack.labels >= 0)
+            found[f"right {family}"] = float((~wrong.any(dim=1)).float().mean())
+    if found:
+        found["right mean"] = float(np.mean(list(found.values())))
+    return found
+
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def train_world(
+    recipe: WorldRecipe,
+    model: WorldModel,
+    bank: Bank,
+    feed: Feed,
+    *,
+    out: Path,
+    validation: Bank | None = None,
+    state: TrainingState | None = None,
+    tell: Tell = lambda row: None,
+    log_every: int = 20,
+    save_every_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> TrainingState:
+    """Train to the end of the recipe, or until SIGTERM, which lets the step end and saves.
+
+    Args:
+        model: on the bank's device, float32; its configuration is that of `recipe.run.model`.
+        bank: may hold episodes already; takes in what `feed` brings until it is full.
+        out: gets `state/` and `log.jsonl`.
+        validation: episodes that are never trained on; None leaves validation out.
+        state: a run to go on with; None starts one.
+        tell: given every line of the log.
+        save_every_s: seconds between saves of `state/`; None saves at the end only.
+
+    Raises:
+        DatasetError: the feed ends before there is anything to train on.
+        NonFiniteGradientsError: the norm of the gradients is not finite; the last save stays.
+    """
+    run = recipe.run
+    if model.mot.config != run.model:
+        raise SettingsError("The recipe is for another model than the one given.")
+    while bank.used < recipe.first:
+        bank.add(feed.take(wait_s=1.0))
+        if feed.ended and not bank.windows:
+            bank.add(feed.take())
+            if not bank.windows:
+                raise DatasetError("The data ended before the first window. Give shards, or workers that simulate.")
+        if feed.ended:
+            break
+    state = new_state(model, run) if state is None else state
+    out.mkdir(parents=True, exist_ok=True)
+    keep_log(out / LOG, state.step)
+    began, saved = clock() - state.seconds, clock()
+    flops, tokens, since = 0.0, 0, clock()
+    model.train()
+    name = torch.cuda.get_device_name() if bank.device.type == "cuda" else "cpu"
+    peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
+    with stop_on_sigterm() as stop, (out / LOG).open("a") as log:
+        while run.progress(state.step, state.seconds) < 1 and not stop.is_set():
+            if not bank.full and state.step % 4 == 0:
+                bank.add(feed.take())
+            factor = run.rate(state.step, state.seconds)
+            stacks = draw_stacks(bank, run, recipe.emphasis, state.step)
+            parts, norm = take_step(model, stacks, run, state, factor)
+            flops += flops_of(model, stacks)
+            tokens += sum(
+                s.stack.token_ids.numel() + s.stack.positions.shape[1] * len(s.stack.token_ids)
+                if isinstance(s, Flowing)
+                else s.labels.numel()
+                for s in stacks
+            )
+            state.step += 1
+            state.seconds = clock() - began
+            if state.step % log_every == 0 or run.progress(state.step, state.seconds) >= 1:
+                row: dict[str, Any] = {
+                    "step": state.step - 1,
+                    "progress": run.progress(state.step, state.seconds),
+                    "losses": {kind: round(float(part), 5) for kind, part in parts.items()},
+                    "learning_rate": factor * run.optimiser.learning_rate,
+                    "grad_norm": float(norm),
+                }
+                now = clock()
+                row |= {
+                    "seconds": now - began,
+                    "episodes": bank.counts.episodes,
+                    "frames": bank.used,
+                    "tokens_per_s": tokens / (now - since),
+                    "tflops": flops / (now - since) / 1e12,
+                    "mfu": None if peak is None else flops / (now - since) / 1e12 / peak,
+                }
+                flops, tokens, since = 0.0, 0, now
+                if not np.isfinite(row["grad_norm"]):
+                    raise NonFiniteGradientsError(f"Gradients are not finite at step {row['step']}: {row['losses']}.")
+                if validation is not None and (state.step // log_every * log_every) % recipe.validate_every == 0:
+                    row["validation"] = validate(model, validation, run, recipe.emphasis)
+                    since = clock()
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                tell(row)
+            if save_every_s is not None and clock() - saved > save_every_s:
+                save_state(out / STATE, model, run, state)
+                saved = clock()
+        if validation is not None:
+            row = {"step": state.step, "validation": validate(model, validation, run, recipe.emphasis)}
+            log.write(json.dumps(row) + "\n")
+            tell(row)
+        save_state(out / STATE, model, run, state)
+    return state
