@@ -1,12 +1,14 @@
 """What only Pico's family does: its eyes, its defaults, its padded prompts."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from makers.own_checkpoint import tiny_model
-from makers.pico_checkpoint import pictures, small_pico
+from makers.pico_checkpoint import pictures, small_pico, write_pico
 
 from orrery.errors import RequestError, TaskError
 from orrery.model.vision_config import EDGE_VISION, NANO_VISION, PICO_VISION, SUPER_VISION
@@ -93,3 +95,19 @@ def test_defaults_of_the_family():
 def test_prompts_of_all_lengths_are_read_as_few():
     model = small_pico()
     assert {len(model.need_text().prompt_ids("cube " * count)) for count in range(6)} <= {32, 64}
+
+
+def test_neither_loading_nor_running_imports_torch_s_compiler(tmp_path):
+    """It takes seconds, ten times as long as all the rest of loading."""
+    write_pico(tmp_path / "pico")
+    script = (
+        "import sys, numpy, orrery\n"
+        f"model = orrery.load({str(tmp_path / 'pico')!r})\n"
+        "noise = numpy.zeros((32, 32, 3), numpy.uint8)\n"
+        "views = {'front': noise, 'wrist': noise[:16, :16]}\n"
+        "orrery.run(model, orrery.Request(task='policy', prompt='go', vision=views, state=[0.0] * 5))\n"
+        "orrery.run(model, orrery.Request(task='reason', prompt='what?', vision=noise))\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

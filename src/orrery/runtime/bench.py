@@ -92,10 +92,8 @@ def bench(checkpoint: str | Path, *, device: str = "cpu", dtype: str = "float32"
     """
     if not 1 <= repeats <= 1000:
         raise SettingsError(f"repeats must be from 1 to 1000, got {repeats}. 5 give a median.")
-    opened: list[Model] = []
-    seconds = {"load": timed(lambda: opened.append(load(checkpoint, device=device, dtype=dtype)), repeats)}
-    model = opened[-1]
-    del opened[:-1]
+    seconds = {"load": timed(lambda: load(checkpoint, device=device, dtype=dtype), repeats)}
+    model = load(checkpoint, device=device, dtype=dtype)
     left_out: dict[str, str] = {}
     for name, request in calls(model).items():
         if isinstance(request, str):

@@ -1,9 +1,13 @@
 """Fill a model from a checkpoint, whichever of the three layouts it is in. What is there is found by `outline`."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from orrery.errors import CheckpointError
 from orrery.model.config import MoTConfig
@@ -100,15 +104,28 @@ def load(
     )
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors as they are where they would be drawn from a normal distribution.
+
+    On the meta device there is nothing to draw, yet torch imports its compiler for it, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        return given["tensor"] if func is nn.init.normal_ else func(*args, **given)
+
+
 def empty_mot(config: MoTConfig) -> MoT:
     """The network on the meta device: shapes without numbers."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return MoT(config)
 
 
 def empty_eyes(config: VisionEncoderConfig) -> QwenVision | EdgeVision:
     """The vision encoder on the meta device."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return vision_encoder(config)
 
 

@@ -27,7 +27,7 @@ def check_numbers(device: torch.device, dtype: torch.dtype) -> float:
         raise CheckpointError(f"Number format {str(dtype).removeprefix('torch.')} is not supported. Known: {known}.")
     expected = _answer(torch.device("cpu"), torch.float32)
     try:
-        found = _answer(device, dtype)
+        found = expected if (device.type, dtype) == ("cpu", torch.float32) else _answer(device, dtype)
     except RuntimeError as error:
         raise CheckpointError(f"Device {device} cannot compute in {dtype}: {str(error).splitlines()[0]}.") from error
     scale = expected.abs().max()
