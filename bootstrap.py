@@ -29,13 +29,13 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "orrery-stamp.json"
 CONSTRAINTS = ROOT / "constraints.txt"
-DEMO = "examples/one_episode/demo.py"
+DEMO = "examples/pico/demo.py"
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 UV = "uv==0.13.9"
 TORCH = "torch==2.13.0"
 
-DEVELOPER = ["cosmos", "test", "worlds"]
+DEVELOPER = ["cosmos", "test", "train", "worlds"]
 JOBS: dict[str, list[str]] = {"demo": ["worlds"], "test": DEVELOPER, "lint": DEVELOPER, "run": DEVELOPER}
 """Job -> the extras of pyproject.toml it needs."""
 

@@ -14,7 +14,7 @@ from orrery.evaluation.factory.dynamics import gain, others_mean
 from orrery.evaluation.factory.figure import QUICK, Figure, Suite, share
 from orrery.evaluation.factory.inverse import joined, starts_of, succeeds, whole
 from orrery.evaluation.factory.losses import flow_losses
-from orrery.evaluation.factory.policy import Ended, Look, Trial, closed_loop
+from orrery.evaluation.factory.policy import FILMED_EVERY, Ended, Look, Trial, closed_loop, filmed
 from orrery.evaluation.factory.probe import Sights
 from orrery.evaluation.factory.reasoner import (
     balanced_accuracy,
@@ -124,6 +124,19 @@ def test_a_closed_loop_is_the_same_for_any_number_of_processes():
     given = [replace(case, steps=4) for case in cases(2, seed=0, behaviour="expert")]
     suite = Suite(size=QUICK, execute=2)
     assert closed_loop(model(), given, suite, 0) == closed_loop(model(), given, replace(suite, workers=2), 0)
+
+
+def test_the_film_of_a_trial_shows_what_it_saw_under_the_actions_that_it_was_told():
+    case = replace(STACK, steps=6)
+    told = []
+    closed_loop(model(), [case], Suite(size=QUICK, execute=4), 0, watch=lambda rows: told.append(rows[0]))
+    film = filmed((case, np.concatenate(told)[:6]))
+    assert film["front"].shape == (1 + 6 // FILMED_EVERY, 128, 128, 3)
+    trial = Trial(case)
+    assert (film["wrist"][0] == trial.look().frames["wrist"]).all()
+    seen = trial.act(told[0])
+    assert isinstance(seen, Look)
+    assert (film["wrist"][4 // FILMED_EVERY] == seen.frames["wrist"]).all()
 
 
 def test_the_mean_of_the_others_leaves_a_clip_itself_out():

@@ -1,4 +1,5 @@
 import base64
+import io
 import json
 import math
 import re
@@ -6,10 +7,24 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from orrery.data.media import Sound, probe_video, read_video
 from orrery.errors import MediaError
-from orrery.evaluation.page import GAP_PX, Measure, Page, Section, Strip, render, shown, side_by_side, write_page
+from orrery.evaluation.chart import Chart, Line
+from orrery.evaluation.page import (
+    GAP_PX,
+    Measure,
+    Page,
+    Section,
+    Still,
+    Strip,
+    Table,
+    render,
+    shown,
+    side_by_side,
+    write_page,
+)
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
@@ -159,3 +174,24 @@ def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path):
         write_page(path, page(sections=(Section(title="", text="", strips=(odd,)),)))
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_pictures_tables_and_curves_are_inside_the_page_and_their_text_is_escaped():
+    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    section = Section(
+        title="Answers",
+        text="",
+        stills=(Still(caption=HOSTILE, picture=picture),),
+        tables=(Table(head=("Question", HOSTILE), rows=(("What is it?", HOSTILE),)),),
+        charts=(Chart(caption=HOSTILE, lines=(Line(label="model", values=[1.0, 2.0]),), across="frame", up="dB"),),
+    )
+    html = render(page(sections=(section,)))
+    reader = read(html)
+    assert "script" not in reader.tags
+    (source,) = [value for name, value in reader.attributes if name == "src"]
+    kind, data = source.split(",")
+    assert kind == "data:image/png;base64"
+    assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) == picture).all()
+    (policy,) = [value for name, value in reader.attributes if name == "content" and "default-src" in value]
+    assert "img-src data:" in policy
+    assert html.count('class="chart"') == 1

@@ -13,6 +13,7 @@ import tyro
 
 from orrery.cli.bench import Bench
 from orrery.cli.data import data
+from orrery.cli.episodes import Episodes
 from orrery.cli.eval import Eval
 from orrery.cli.inspect import Inspect
 from orrery.cli.record import Record
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
     "record": Record,
     "eval": Eval,
     "data": data,
+    "episodes": Episodes,
     "train": Train,
 }
 
@@ -47,3 +49,8 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    # As torchrun starts it: torchrun --nproc-per-node 8 -m orrery.cli.main train ...
+    main()

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 class Train:
     """Train a world model of the factory cell and write a checkpoint.
 
-    OUT gets ground/ (tokenizer and codecs), state/ (to go on from), log.jsonl, recipe.json and checkpoint/.
+    OUT gets ground/ (tokenizer and codecs), state/ (to go on from), log.jsonl, curves.png, recipe.json and checkpoint/.
+
+    Several GPUs of a host share the work of one recipe, on shards:
+    torchrun --nproc-per-node 8 -m orrery.cli.main train RECIPE --out OUT --device cuda --shards ...
     """
 
     recipe: tyro.conf.Positional[str]
@@ -58,7 +61,15 @@ class Train:
             tell=print_row,
         )
         if fitted is not None:
-            save(model_of(fitted), self.out / "checkpoint", trained=True, licence="OpenMDW-1.1", notes=fitted.facts)
+            tasks = tuple(dict.fromkeys(share.task for share in recipe.run.mixture))
+            save(
+                model_of(fitted, tasks),
+                self.out / "checkpoint",
+                trained=True,
+                licence="OpenMDW-1.1",
+                notes=fitted.facts,
+                storage="int8",
+            )
             print(f"Wrote {self.out / 'checkpoint'}.")
 
 
@@ -74,21 +85,22 @@ def print_row(row: dict[str, Any]) -> None:
         print("  validation", {k: round(v, 4) for k, v in row["validation"].items()}, flush=True)
 
 
-def model_of(fitted: "Fitted") -> "Model":
-    """A trained world model as what `orrery.load` returns."""
+def model_of(fitted: "Fitted", tasks: tuple[str, ...]) -> "Model":
+    """A trained world model as what `orrery.load` returns, on the CPU."""
     from orrery.runtime.model import Model, Origin
     from orrery.training.ground import factory_contract
-    from orrery.training.recipes import TASKS
 
+    for codec in (fitted.vision, fitted.sound):
+        codec.network.cpu()
     contract = factory_contract()
     return Model(
-        mot=fitted.model.mot.eval(),
+        mot=fitted.model.mot.cpu().eval(),
         text=fitted.text,
         vision=fitted.vision,
         sound=fitted.sound,
-        eyes=fitted.model.eyes.eval(),
+        eyes=fitted.model.eyes.cpu().eval(),
         contracts={contract.embodiment: contract},
         family="pico",
         origin=Origin(path=Path(), layout="orrery", weights={}, trained=True, licence="OpenMDW-1.1"),
-        tasks=TASKS,
+        tasks=tasks,
     )

@@ -1,7 +1,7 @@
 """A report as one HTML file: videos side by side, and every number in one row with the baseline that it has to beat.
 
-The file needs nothing else, now or later: styles are inline, videos are data URIs, there is no script, and a content
-policy in it forbids the browser to fetch anything. What is measured is in `metrics`; this only shows it.
+The file needs nothing else, now or later: styles are inline, videos and pictures are data URIs, there is no script, and
+a content policy in it forbids the browser to fetch anything. What is measured is in `metrics`; this only shows it.
 """
 
 import base64
@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from orrery.data.media import Sound
-from orrery.data.write_media import write_video
+from orrery.data.write_media import write_png, write_video
+from orrery.evaluation.chart import Chart, draw
 from orrery.tasks.checks import Number
 from orrery.weights.atomic import write_atomic
 
 GAP_PX = 4
 """Between the clips of a strip, in pixels of the clips."""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:; img-src data:"
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5d6673; --paper: #fbfaf8; --card: #ffffff; --line: #dcd9d3;
@@ -52,6 +53,15 @@ td.number { white-space: nowrap; }
 figure { margin: 1rem 0 1.4rem; }
 .labels { display: grid; font-size: .85rem; font-weight: 600; text-align: center; }
 video { display: block; width: 100%; image-rendering: pixelated; border-radius: .3rem; background: #000; }
+img { display: block; width: min(100%, 26rem); image-rendering: pixelated; border-radius: .3rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 1.2rem; }
+.chart svg { width: 100%; } .chart text { font-size: 11px; fill: var(--soft); }
+.chart .end { text-anchor: end; } .chart .mid { text-anchor: middle; }
+.axis { stroke: var(--line); } .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.k0 { stroke: var(--good); } .k1 { stroke: var(--ink); stroke-width: 1.5; } .k2 { stroke: var(--soft); }
+.k3 { stroke: var(--bad); } .k2, .k3 { stroke-dasharray: 5 4; stroke-width: 1.5; }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .82rem; }
+.legend svg { width: 24px; vertical-align: middle; }
 code { font: .86rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 pre { margin: 0; white-space: pre-wrap; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: 0; }
@@ -110,13 +120,32 @@ class Strip:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Still:
+    """One picture."""
+
+    caption: str
+    picture: UInt8[np.ndarray, "H W 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Words in rows, as questions and their answers are."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
     """One comparison."""
 
     title: str
     text: str
     measures: tuple[Measure, ...] = ()
+    stills: tuple[Still, ...] = ()
+    tables: tuple[Table, ...] = ()
     strips: tuple[Strip, ...] = ()
+    charts: tuple[Chart, ...] = ()
     command: str = ""
     """What makes these numbers again."""
 
@@ -183,8 +212,18 @@ def _section(section: Section) -> str:
     command = ""
     if section.command:
         command = f'<p class="note">Made again by</p><pre><code>{escape(section.command)}</code></pre>'
-    strips = "".join(_strip(strip) for strip in section.strips)
-    return f"<section><h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>{table}{strips}{command}</section>\n"
+    media = "".join(
+        [
+            *(_still(still) for still in section.stills),
+            *(_table(words) for words in section.tables),
+            *(_strip(strip) for strip in section.strips),
+        ]
+    )
+    charts = f'<div class="charts">{"".join(map(draw, section.charts))}</div>' if section.charts else ""
+    return (
+        f"<section><h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>{table}{media}{charts}{command}"
+        "</section>\n"
+    )
 
 
 def _row(measure: Measure) -> str:
@@ -210,6 +249,25 @@ def _strip(strip: Strip) -> str:
         f'<video autoplay muted loop playsinline{controls} src="{_video_uri(strip)}"></video>'
         f"<figcaption>{escape(strip.caption)}</figcaption></figure>"
     )
+
+
+def _still(still: Still) -> str:
+    return (
+        f'<figure><img alt="{escape(still.caption)}" src="{_picture_uri(still.picture)}">'
+        f"<figcaption>{escape(still.caption)}</figcaption></figure>"
+    )
+
+
+def _table(words: Table) -> str:
+    rows = "".join(f"<tr>{_each('td', row)}</tr>" for row in words.rows)
+    return f'<div class="scroll"><table><tr>{_each("th", words.head)}</tr>{rows}</table></div>'
+
+
+def _picture_uri(picture: UInt8[np.ndarray, "H W 3"]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "still.png"
+        write_png(path, picture)
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _video_uri(strip: Strip) -> str:

@@ -1,11 +1,12 @@
 """Attention over packed samples: none sees another, and no padding is computed."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -17,15 +18,24 @@ def rotary(
     Frequency i turns with time, but 1, 4, 7, ... with rows and 2, 5, 8, ... with columns, to three times their share.
     Angles are float32 products, never a matrix product: at position 15,000 a bfloat16 or TF32 angle loses its order.
     """
-    half = head_width // 2
-    # On the CPU first: the frequencies must be the same bits on every device.
-    frequencies = 1.0 / (theta ** (torch.arange(0, head_width, 2, dtype=torch.float32) / head_width))
-    axis = torch.zeros(half, dtype=torch.long)
-    axis[1 : 3 * axes[1] : 3] = 1
-    axis[2 : 3 * axes[2] : 3] = 2
-    angles = positions[axis.to(positions.device)].T * frequencies.to(positions.device)  # (L, E / 2)
+    frequencies, axis = _frequencies(head_width, theta, axes, positions.device)
+    angles = positions[axis].T * frequencies  # (L, E / 2)
     angles = torch.cat([angles, angles], dim=-1)[:, None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+# Kept: training records its calls on the device, where nothing may be copied from the CPU meanwhile.
+@cache
+def _frequencies(
+    head_width: int, theta: float, axes: tuple[int, int, int], device: torch.device
+) -> tuple[Float[Tensor, " half"], Int[Tensor, " half"]]:
+    """Frequencies, and the axis that each turns with."""
+    # On the CPU first: the frequencies must be the same bits on every device.
+    frequencies = 1.0 / (theta ** (torch.arange(0, head_width, 2, dtype=torch.float32) / head_width))
+    axis = torch.zeros(head_width // 2, dtype=torch.long)
+    axis[1 : 3 * axes[1] : 3] = 1
+    axis[2 : 3 * axes[2] : 3] = 2
+    return frequencies.to(device), axis.to(device)
 
 
 def rotate(

@@ -8,6 +8,7 @@ single-device code.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from math import log
 from typing import cast
@@ -106,7 +107,7 @@ class RMSNorm(nn.Module):
         normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
         if self.scales_in_float32:
             return (normed * self.weight.float()).to(x.dtype)
-        return normed.to(x.dtype) * self.weight
+        return normed.to(x.dtype) * self.weight.to(x.dtype)
 
 
 class MLP(nn.Module):
@@ -274,7 +275,7 @@ class MoT(nn.Module):
             sights: stand in for the embeddings of the tokens at `text.visual`; tap i is added after block i.
             past: what was read before; then `text` continues that one sample.
         """
-        x = self.embed(text.token_ids)
+        x = self.embed(text.token_ids).to(self._compute_dtype())
         visual = text.visual
         if sights is not None:
             x = x.index_copy(0, visual, sights.features.to(x.dtype))
@@ -326,7 +327,7 @@ class MoT(nn.Module):
         """
         if memory is None:
             memory = self.read(stack.text)
-        dtype = self.embed.weight.dtype
+        dtype = self._compute_dtype()
         times = rearrange(self._embed_time(rearrange(sigmas, "b s -> (b s)")), "(b s) d -> b s d", b=len(sigmas)).to(
             dtype
         )
@@ -358,11 +359,18 @@ class MoT(nn.Module):
 
     def _rotary(self, positions: Float[Tensor, "3 L"]) -> Rope:
         c = self.config
-        return rotary(positions, c.head_width, c.rope_theta, c.rope_axes, self.embed.weight.dtype)
+        return rotary(positions, c.head_width, c.rope_theta, c.rope_axes, self._compute_dtype())
+
+    def _compute_dtype(self) -> torch.dtype:
+        """What tokens are held in between layers: that of the weights, or of autocast where it is on."""
+        weight = self.embed.weight
+        if torch.is_autocast_enabled(weight.device.type):
+            return torch.get_autocast_dtype(weight.device.type)
+        return weight.dtype
 
     def _embed_segments(self, pack: Pack, sigmas: Float[Tensor, " S"]) -> Float[Tensor, "L D"]:
         """Project the latents; tokens of generated frames get the time embedding, given ones nothing."""
-        dtype = self.embed.weight.dtype
+        dtype = self._compute_dtype()
         times = self._embed_time(sigmas).to(dtype)  # (S, D)
         projected = []
         for segment, latents, time in zip(pack.segments, pack.latents, times, strict=True):
@@ -376,11 +384,11 @@ class MoT(nn.Module):
         match segment.kind:
             case "vision":
                 x = self.vision_in(x)
-                return x + self.camera_embed[segment.camera] if self.config.cameras else x
+                return x + self.camera_embed[segment.camera].to(x.dtype) if self.config.cameras else x
             case "sound":
-                return self.sound_in(x) + self.sound_embed
+                return self.sound_in(x) + self.sound_embed.to(x.dtype)
             case "action":
-                return self.action_in(x, segment.domain) + self.action_embed
+                return self.action_in(x, segment.domain) + self.action_embed.to(x.dtype)
 
     def _project_out(self, segment: Segment | Track, x: Float[Tensor, "L D"]) -> Float[Tensor, "L C"]:
         match segment.kind:
@@ -403,8 +411,7 @@ class MoT(nn.Module):
     def _embed_time(self, sigmas: Float[Tensor, " S"]) -> Float[Tensor, "S D"]:
         """Sinusoids of 1000 sigma x timestep_scale, cosine first, through a two-layer MLP; all of it in float32."""
         first, last = cast(nn.Linear, self.time_embed[0]), cast(nn.Linear, self.time_embed[2])
-        frequencies = torch.exp(-log(10000.0) * torch.arange(128, dtype=torch.float32) / 128).to(sigmas.device)
-        angles = (sigmas.float() * 1000 * self.config.timestep_scale)[:, None] * frequencies
+        angles = (sigmas.float() * 1000 * self.config.timestep_scale)[:, None] * _time_frequencies(sigmas.device)
         with torch.autocast(sigmas.device.type, enabled=False):
             x = torch.cat([angles.cos(), angles.sin()], dim=-1)
             x = F.silu(F.linear(x, first.weight.float(), first.bias.float()))
@@ -420,6 +427,12 @@ class MoT(nn.Module):
             velocity.append(torch.where(segment.active, out, 0.0))
             data.append(latents - sigma * velocity[-1])
         return Prediction(velocity=velocity, data=data)
+
+
+# Kept: training records its calls on the device, where nothing may be copied from the CPU meanwhile.
+@cache
+def _time_frequencies(device: torch.device) -> Float[Tensor, "128"]:
+    return torch.exp(-log(10000.0) * torch.arange(128, dtype=torch.float32) / 128).to(device)
 
 
 def interleave(

@@ -27,9 +27,9 @@ class Clock:
     """False: rows and columns count from the origin too."""
 
 
-def text_positions(tokens: int) -> Float[Tensor, "3 tokens"]:
+def text_positions(tokens: int, device: torch.device | None = None) -> Float[Tensor, "3 tokens"]:
     """0, 1, 2, ... on all three axes."""
-    return torch.arange(tokens, dtype=torch.float32).expand(3, -1)
+    return torch.arange(tokens, dtype=torch.float32, device=device).expand(3, -1)
 
 
 def segment_positions(segment: Segment, origin: float, clock: Clock) -> Float[Tensor, "3 L"]:

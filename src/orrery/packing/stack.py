@@ -6,6 +6,7 @@ is one tensor, so that a step is a few large operations instead of many small on
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from einops import repeat
@@ -76,7 +77,7 @@ class Stack:
         count, length = self.token_ids.shape
         return TextPack(
             token_ids=self.token_ids.reshape(-1),
-            positions=repeat(text_positions(length), "three n -> three (b n)", b=count).to(self.token_ids.device),
+            positions=repeat(text_positions(length, self.token_ids.device), "three n -> three (b n)", b=count),
             visual=torch.zeros(0, dtype=torch.long, device=self.token_ids.device),
             lengths=(length,) * count,
         )
@@ -100,11 +101,40 @@ def stack_tracks(token_ids: Int[Tensor, "B n"], tracks: Sequence[Track], clock: 
     counts = {len(token_ids), *(len(track.clean) for track in tracks)}
     if len(counts) != 1:
         raise ValueError(f"Text and tracks of a stack must have one number of samples, got {sorted(counts)}.")
-    shape = [replace(track.segment(0), clean=torch.zeros(track.clean.shape[1:])) for track in tracks]
-    alone = Sample(token_ids=torch.zeros(token_ids.shape[1], dtype=torch.long), segments=tuple(shape))
+    shapes = tuple(
+        (track.kind, track.clean.shape[1], track.clean.shape[2], track.rows, track.cols, track.fps, track.start,
+         track.shares_origin)
+        for track in tracks
+    )  # fmt: skip
     return Stack(
         token_ids=token_ids,
         tracks=tuple(tracks),
-        positions=pack_samples([alone], clock).positions.to(token_ids.device),
+        positions=_positions(token_ids.shape[1], shapes, clock, token_ids.device),
         latents=tuple(track.clean for track in tracks),
     )
+
+
+# Kept: they are the same in every step, and working them out takes the CPU as long as a small stack the GPU.
+@cache
+def _positions(
+    text: int,
+    shapes: tuple[tuple[Kind, int, int, int, int, float | None, int, bool], ...],
+    clock: Clock,
+    device: torch.device,
+) -> Float[Tensor, "3 L"]:
+    segments = tuple(
+        Segment(
+            kind=kind,
+            clean=torch.zeros(frames, tokens, 1),
+            given=torch.zeros(frames, dtype=torch.bool),
+            valid=torch.ones(tokens, 1, dtype=torch.bool),
+            rows=rows,
+            cols=cols,
+            fps=fps,
+            start=start,
+            shares_origin=shares_origin,
+        )
+        for kind, frames, tokens, rows, cols, fps, start, shares_origin in shapes
+    )
+    alone = Sample(token_ids=torch.zeros(text, dtype=torch.long), segments=segments)
+    return pack_samples([alone], clock).positions.to(device)

@@ -7,6 +7,7 @@ up a step, and their noise, is decided in `training.stacks`.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -117,6 +118,9 @@ class Bank:
         """Stills or videos -> family -> questions."""
         self.forms: dict[str, Form] = {}
         self.counts = Counts()
+        self._prompts: dict[tuple[str, str, tuple[float, ...]], tuple[list[int], np.ndarray, Tensor]] = {}
+        self._words: dict[str, Int[np.ndarray, " n"]] = {}
+        self._visual: dict[str, Int[np.ndarray, " m"]] = {}
         self.empty = np.array(text.prompt_ids(""))
 
     @property
@@ -178,7 +182,7 @@ class Bank:
         same = np.abs(record.action - record.expert).max(axis=1) < 1e-4
         clean = np.convolve(same, np.ones(chunk), "valid") >= chunk - 0.5
         self.policy += [at + int(start) for start in np.flatnonzero(clean) if start < length - chunk]
-        prompts = [np.array(self.text.prompt_ids(words)) for words in record.instructions]
+        prompts = [self._prompt(words) for words in record.instructions]
         short = [ids for ids in prompts if len(ids) == len(self.empty)]
         self.counts.left_out["instruction too long"] += len(prompts) - len(short)
         self.instructions.append(short or [self.empty])
@@ -189,10 +193,10 @@ class Bank:
 
     def _add_captions(self, record: Record, at: int) -> None:
         for frame, words in record.scenes:
-            ids = np.array(self.text.prompt_ids(words))
+            ids = self._prompt(words)
             self.scenes[len(ids)].append((at + frame, ids))
         for frame, words in record.clips if record.sound is not None else ():
-            ids = np.array(self.text.prompt_ids(words))
+            ids = self._prompt(words)
             self.clips[len(ids)].append((at + frame, ids))
 
     def _add_question(self, question: Question, at: int) -> None:
@@ -210,33 +214,27 @@ class Bank:
             seconds = [(frame - question.start_frame) / rate for frame in chosen]
             step = self.eyes.temporal_patch
             times = tuple((seconds[k] + seconds[k + step - 1]) / 2 for k in range(0, len(seconds), step))
-        kind = "image" if still else "video"
+        kind: Literal["image", "video"] = "image" if still else "video"
         side = FRONT[0] // self.eyes.patch
-        look = Look(
-            kind="image" if still else "video",
-            patches=torch.zeros(0, 0),
-            grid=(1 if still else len(times), side, side),
-            merge=self.eyes.merge,
-            seconds=times,
-        )
-        prompt, spans = question_prompt(self.text, question.prompt, look)
+        grid = (1 if still else len(times), side, side)
+        prompt, visual, positions = self._question_prompt(question.prompt, kind, grid, times)
         answer = [*self.text.encode(question.answer), self.text.eos_id]
-        positions, _ = reason_positions(len(prompt), spans)
-        visual = np.concatenate([np.arange(span.start, span.start + span.rows * span.cols) for span in spans])
         whole = len(visual) + (STILL_TEXT if still else VIDEO_TEXT)
         if len(prompt) + len(answer) > whole:
             self.counts.left_out["question too long"] += 1
             return
-        # Text goes on by one on each axis after the last picture.
-        last = torch.arange(1, whole - len(prompt) + 1, dtype=torch.float32) + positions[0, -1]
-        form = Form(
-            kind=kind,
-            positions=torch.cat([positions, last.expand(3, -1)], dim=1),
-            visual=torch.from_numpy(visual),
-            grid=look.grid,
-        )
-        known = self.forms.setdefault(kind, form)
-        if not torch.equal(known.positions, form.positions) or not torch.equal(known.visual, form.visual):
+        if kind not in self.forms:
+            # Text goes on by one on each axis after the last picture.
+            last = torch.arange(1, whole - len(prompt) + 1, dtype=torch.float32) + positions[0, -1]
+            self.forms[kind] = Form(
+                kind=kind,
+                positions=torch.cat([positions, last.expand(3, -1)], dim=1).to(self.device),
+                visual=torch.from_numpy(visual).to(self.device),
+                grid=grid,
+            )
+        if kind not in self._visual:
+            self._visual[kind] = visual
+        if not np.array_equal(self._visual[kind], visual):
             self.counts.left_out["pictures elsewhere in the prompt"] += 1
             return
         ids = np.full(whole, self.text.eos_id)
@@ -248,6 +246,25 @@ class Bank:
             answer=slice(len(prompt), len(prompt) + len(answer)),
         )
         self.questions[kind][question.family].append(asked)
+
+    def _question_prompt(
+        self, words: str, kind: Literal["image", "video"], grid: tuple[int, int, int], times: tuple[float, ...]
+    ) -> tuple[list[int], Int[np.ndarray, " m"], Float[Tensor, "3 n"]]:
+        """Prompt, where its visual tokens stand, and positions; the same words are asked again and again."""
+        key = (words, kind, times)
+        if key not in self._prompts:
+            look = Look(kind=kind, patches=torch.zeros(0, 0), grid=grid, merge=self.eyes.merge, seconds=times)
+            prompt, spans = question_prompt(self.text, words, look)
+            positions, _ = reason_positions(len(prompt), spans)
+            visual = np.concatenate([np.arange(span.start, span.start + span.rows * span.cols) for span in spans])
+            self._prompts[key] = (prompt, visual, positions)
+        return self._prompts[key]
+
+    def _prompt(self, words: str) -> Int[np.ndarray, " n"]:
+        """A prompt for generation; the same words come again and again."""
+        if words not in self._words:
+            self._words[words] = np.array(self.text.prompt_ids(words))
+        return self._words[words]
 
     def latents(self, which: Tensor, camera: int) -> Float[Tensor, "B C t h w"]:
         """Stacked latents of windows, float32.

@@ -29,9 +29,12 @@ from orrery.tokenizers.sound_autoencoder import (
 from orrery.training.muon import Muon
 
 Frames = UInt8[Tensor, "B H W 3"]
+Batches = Sequence[UInt8[Tensor, "_ _ _ 3"]]
+"""Frames of any sizes."""
 DrawFrames = Callable[[int], Frames | tuple[Frames, Float[Tensor, "B H W"]]]
 """A batch for a step, on the device, and perhaps a weight for each pixel. Batches may differ in size."""
 Sounds = Float[Tensor, "B N 2"]
+SoundBatches = Sequence[Float[Tensor, "_ _ 2"]]
 DrawSounds = Callable[[int], Sounds]
 """A batch for a step, on the device: stereo sound in [-1, 1] of whole hops."""
 Report = Callable[[int, dict[str, float]], None]
@@ -58,6 +61,8 @@ class CodecTraining:
     """Noise that the decoder is trained with, relative to each latent channel's deviation in the batch."""
     gradient_weight: float = 0.5
     """Of the edge loss against the loss of pixels."""
+    square_weight: float = 4.0
+    """Of the squared error of pixels, which counts what is far off: small things, and edges that move."""
     lines_weight: float = 0.3
     """Of the waveform of sound, as companded lines, against its spectra."""
     compiled: bool = True
@@ -70,7 +75,7 @@ class CodecTraining:
             raise SettingsError(f"Training needs more than 0 seconds or steps, got {self.seconds or self.steps}.")
         if not 0 < self.learning_rate < math.inf or self.warmup_steps < 0 or not 0 <= self.decay <= 1:
             raise SettingsError(f"The learning rate must be above 0 and the decay in 0 to 1, got {self}.")
-        if min(self.latent_noise, self.gradient_weight, self.lines_weight) < 0:
+        if min(self.latent_noise, self.gradient_weight, self.square_weight, self.lines_weight) < 0:
             raise SettingsError(f"Noise and weights must be 0 or more, got {self}.")
 
 
@@ -81,7 +86,7 @@ def train_vision_codec(
     *,
     device: torch.device,
     seed: int,
-    held_out: Sequence[Frames] = (),
+    held_out: Batches = (),
     report: Report = lambda step, figures: None,
     folder: str = "vision_codec",
 ) -> tuple[AutoencoderCodec, dict[str, float]]:
@@ -105,7 +110,7 @@ def train_vision_codec(
         raw = network.encoder(signed)
         spread = raw.detach().float().std(dim=(0, 2, 3), keepdim=True)
         shown = network.decoder(raw + training.latent_noise * spread * noise)
-        return picture_loss(shown.float(), signed, weights, training.gradient_weight)
+        return picture_loss(shown.float(), signed, weights, training.gradient_weight, training.square_weight)
 
     step_loss = torch.compile(loss_of, dynamic=False) if _compiles(training, device) else loss_of
     generator = torch.Generator(device).manual_seed(seed)
@@ -136,7 +141,7 @@ def train_sound_codec(
     *,
     device: torch.device,
     seed: int,
-    held_out: Sequence[Sounds] = (),
+    held_out: SoundBatches = (),
     report: Report = lambda step, figures: None,
     folder: str = "sound_codec",
 ) -> tuple[AutoencoderSoundCodec, dict[str, float]]:
@@ -202,13 +207,13 @@ def spectral_loss(heard: Sounds, true: Sounds) -> Float[Tensor, ""]:
     return total / len(_WINDOWS)
 
 
-def sound_figures(codec: AutoencoderSoundCodec, batches: Sequence[Sounds]) -> dict[str, float]:
+def sound_figures(codec: AutoencoderSoundCodec, batches: SoundBatches) -> dict[str, float]:
     """How sounds come out of the codec, over all batches; nothing where there are none.
 
     log_spectrum_db: mean |difference| of log spectra over the three windows, and silence_db the same of silence. Two
-    noises of the same colour are up to 6 apart. snr_db: of waveforms; noise keeps it low. onset_ms: how far the steepest
-    rise of loudness (5 ms) is moved, looked for within one latent of where it was; the mean over sounds with a rise of
-    12 dB, NaN where there is none. By chance it would be half a latent.
+    noises of the same colour are up to 6 apart. snr_db: of waveforms; noise keeps it low. onset_ms: how far the
+    steepest rise of loudness (5 ms) is moved, looked for within one latent of where it was; the mean over sounds with a
+    rise of 12 dB, NaN where there is none. By chance it would be half a latent.
     """
     if not batches:
         return {}
@@ -265,19 +270,22 @@ def picture_loss(
     true: Float[Tensor, "B 3 H W"],
     weights: Float[Tensor, "B H W"] | None,
     gradient_weight: float,
+    square_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean |error| plus `gradient_weight` times the mean |error of differences| along rows and columns, weighted."""
+    """Mean |error| plus `square_weight` times its square, plus `gradient_weight` times the mean |error of differences|
+    along rows and columns, weighted."""
     error = shown - true
     edges = (error.diff(dim=2).abs(), error.diff(dim=3).abs())
+    pixels = error.abs() + square_weight * error.square()
     if weights is None:
-        return error.abs().mean() + gradient_weight * (edges[0].mean() + edges[1].mean())
+        return pixels.mean() + gradient_weight * (edges[0].mean() + edges[1].mean())
     each = (weights / weights.mean())[:, None]
     down = (edges[0] * torch.maximum(each[:, :, 1:], each[:, :, :-1])).mean()
     across = (edges[1] * torch.maximum(each[:, :, :, 1:], each[:, :, :, :-1])).mean()
-    return (error.abs() * each).mean() + gradient_weight * (down + across)
+    return (pixels * each).mean() + gradient_weight * (down + across)
 
 
-def psnr_of(codec: AutoencoderCodec, batches: Sequence[Frames], part: int = 64) -> dict[str, float]:
+def psnr_of(codec: AutoencoderCodec, batches: Batches, part: int = 64) -> dict[str, float]:
     """PSNR in dB of bytes, coded and decoded, pooled over pixels: of all sizes (as psnr_db) and of each."""
     squares: dict[str, list[tuple[float, int]]] = {}
     for frames in batches:

@@ -1,9 +1,16 @@
-"""From a recipe to a trained world model: episodes, tokenizer and codecs, the run, the checkpoint's parts."""
+"""From a recipe to a trained world model: episodes, tokenizer and codecs, the run, the checkpoint's parts.
+
+A run on shards alone has all its episodes before the first step. If its recipe counts steps and not seconds, it is a
+function of recipe and shards: stopped and gone on with, it ends with the same bits. Episodes from workers arrive by the
+clock, so which of them a step draws from depends on the machine: such a run, too, goes on where it stopped, but with
+the episodes that arrive then, and not to the bit.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +25,17 @@ from orrery.tokenizers.text import TextTokenizer
 from orrery.training.bank import Bank
 from orrery.training.ground import check_fits, factory_contract, make_ground, open_ground
 from orrery.training.loop import STATE
+from orrery.training.parallel import team_of
 from orrery.training.recipes import RECIPES
 from orrery.training.state import load_state
-from orrery.training.world import Feed, WorldModel, WorldRecipe, compile_blocks, train_world
+from orrery.training.world import Feed, WorldModel, WorldRecipe, compile_blocks, shard_world, train_world
 from orrery.weights.atomic import write_atomic
 from orrery.worlds.factory.mixture import spec_of
 from orrery.worlds.factory.shards import read_shard
 from orrery.worlds.factory.stream import Record, record_of, stream
 
+TOGETHER = 32
+"""Episodes that are drawn and encoded at once."""
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -70,27 +80,39 @@ def fit(
     """Carry out a recipe, or go on with the run that lies in `out`.
 
     Args:
-        shards: files of episodes, read first.
+        shards: files of episodes; without workers, all are taken in before the first step.
         workers: processes that simulate episodes from index `first` on while training; 0 for none.
         ground: a folder of `ground.make_ground`; made in `out` from the first episodes when None.
+        device: "cpu" or "cuda". Where torchrun started several processes, they share the work.
         ground_only: stop after tokenizer and codecs, and return None.
 
+    Returns:
+        What the run leaves behind; None in processes beside the one that leads.
+
     Raises:
-        SettingsError: neither shards nor workers.
+        SettingsError: neither shards nor workers, or workers with several processes.
         DatasetError: too few episodes.
     """
     if not shards and not workers:
         raise SettingsError("There is nothing to learn from. Give --shards, or --workers that simulate episodes.")
-    place = torch.device(device)
-    out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        team, place = stack.enter_context(team_of(device))
+        if workers and team.size > 1:
+            raise SettingsError(
+                "Several processes must learn from the same episodes, and --workers gives each its own. Record them "
+                "first with `orrery episodes --out DIR`, and give --shards DIR/*.npz."
+            )
+        if not team.leads:
+            tell = _say_nothing
+        out.mkdir(parents=True, exist_ok=True)
         live = stack.enter_context(stream(first, workers, split="train")) if workers else None
-        feed = Feed(_records(shards, live))
+        feed = Feed(() if live is None else chain(_stored(shards), live))
         stack.callback(feed.close)
         early: list[Record] = []
         folder = ground or out / "ground"
-        if ground is None and not folder.exists():
-            while len(early) < recipe.codec_episodes:
+        if ground is None and not folder.exists() and team.leads:
+            early += islice(_stored(shards), recipe.codec_episodes) if live is None else ()
+            while live is not None and len(early) < recipe.codec_episodes:
                 arrived = feed.take(wait_s=0.5)
                 early += arrived
                 if feed.ended and not arrived:
@@ -98,12 +120,14 @@ def fit(
             make_ground(
                 recipe, early, folder, device=place, tell=lambda what, step, f: tell({"stage": what, "step": step, **f})
             )
+        team.any(False)  # the others wait until it is made
         text, vision, sound, figures = open_ground(folder, place)
         tell({"stage": "ground", **figures})
         if ground_only:
             return None
         check_fits(recipe.run.model, vision, sound)
-        write_atomic(out / "recipe.json", (json.dumps(recipe.to_json(), indent=1) + "\n").encode())
+        if team.leads:
+            write_atomic(out / "recipe.json", (json.dumps(recipe.to_json(), indent=1) + "\n").encode())
 
         def bank(room: int) -> Bank:
             return Bank(
@@ -116,14 +140,35 @@ def fit(
             validation.add(validation_records(recipe.validation, workers))
         model = WorldModel(recipe.run.model, recipe.eyes, recipe.run.seed).to(place)
         state = load_state(out / STATE, model, recipe.run) if (out / STATE).exists() else None
+        if team.size > 1:
+            state = shard_world(model, recipe, state, team)
         if place.type == "cuda":
             compile_blocks(model)
         main = bank(recipe.room)
-        for begin in range(0, len(early), 32):
-            main.add(early[begin : begin + 32])
+        # In groups of one size, for the bits of an encoded picture may depend on what is encoded with it.
+        known = iter(early) if live is not None else _stored(shards)
+        while not main.full and (some := list(islice(known, TOGETHER))):
+            main.add(some)
+        tell({"stage": "episodes", "episodes": main.counts.episodes, "frames": main.used})
         state = train_world(
-            recipe, model, main, feed, out=out, validation=validation, state=state, tell=tell, save_every_s=300.0
+            recipe,
+            model,
+            main,
+            feed,
+            out=out,
+            validation=validation,
+            state=state,
+            tell=tell,
+            save_every_s=300.0,
+            clock=team.clock,
+            team=team,
         )
+        if team.size > 1:
+            weights = team.gather(model.state_dict())
+            if weights is None:
+                return None
+            model = WorldModel(recipe.run.model, recipe.eyes, recipe.run.seed).to(place)
+            model.load_state_dict(weights)
         facts = {
             "recipe": recipe.to_json(),
             "steps": state.step,
@@ -133,6 +178,7 @@ def fit(
             "left_out": dict(main.counts.left_out),
             "codecs": figures,
             "device": torch.cuda.get_device_name() if place.type == "cuda" else "cpu",
+            "processes": team.size,
             "torch": torch.__version__,
         }
         write_atomic(out / "facts.json", (json.dumps(facts, indent=1) + "\n").encode())
@@ -151,8 +197,10 @@ def validation_records(count: int, workers: int) -> list[Record]:
         return [found[index] for index in range(count)]
 
 
-def _records(shards: Sequence[Path], live: Iterator[Record] | None) -> Iterator[Record]:
+def _say_nothing(_row: dict[str, Any]) -> None:
+    """What the process that leads says is said once."""
+
+
+def _stored(shards: Sequence[Path]) -> Iterator[Record]:
     for path in shards:
         yield from read_shard(path)
-    if live is not None:
-        yield from live

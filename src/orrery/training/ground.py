@@ -137,8 +137,8 @@ def _vision(
 
     def draw(step: int) -> Tensor:
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        # Two of three batches are of the front camera, which has four times the pixels.
-        pool, count = (wrist, 2 * batch) if step % 3 == 2 else (front, batch)
+        # In turn; pictures of the wrist have a quarter of the pixels.
+        pool, count = (wrist, 2 * batch) if step % 2 else (front, batch)
         return pool[torch.randint(len(pool), (count,), generator=rng).to(device)]
 
     return train_vision_codec(
@@ -178,7 +178,8 @@ def _sound(
     return train_sound_codec(
         recipe.sound_codec,
         draw,
-        CodecTraining(seconds=recipe.codec_seconds[1]),
+        # torch 2.11 cannot compile it for a GPU.
+        CodecTraining(seconds=recipe.codec_seconds[1], compiled=False),
         device=device,
         seed=seed,
         held_out=[pieces(unseen)[:64].float() / 32767],

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from orrery.errors import CheckpointError, OrreryError, SettingsError
-from orrery.training.muon import Muon
+from orrery.training.muon import WHOLE, Lying, Muon
 
 Rule = Literal["adamw", "muon"]
 
@@ -131,8 +131,13 @@ class Optimiser:
         return {}
 
 
-def build_optimiser(named_parameters: Iterable[tuple[str, Parameter]], settings: OptimiserSettings) -> Optimiser:
+def build_optimiser(
+    named_parameters: Iterable[tuple[str, Parameter]], settings: OptimiserSettings, lying: Lying = WHOLE
+) -> Optimiser:
     """Make the optimiser for the parameters that require a gradient.
+
+    Args:
+        lying: where the values of the parameters are.
 
     Raises:
         SettingsError: none requires a gradient, one is below float32 (small updates would round away), or a multiplier
@@ -171,7 +176,7 @@ def build_optimiser(named_parameters: Iterable[tuple[str, Parameter]], settings:
     if adamw := of("adamw"):
         parts.append(torch.optim.AdamW(adamw, betas=settings.betas, eps=settings.epsilon))
     if muon := of("muon"):
-        parts.append(Muon(muon))
+        parts.append(Muon(muon, lying))
     return Optimiser(parameters, rules, parts)
 
 

@@ -20,7 +20,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 
-from orrery.errors import SettingsError
+from orrery.errors import SettingsError, TaskError
 from orrery.weights.folder import Folder, save_folder
 from orrery.worlds.factory.behaviours import BEHAVIOURS, policy
 from orrery.worlds.factory.cell import STEP_S, Cell, CellState
@@ -575,10 +575,16 @@ def save_probes(path: Path, picture: PictureProbe, sound: SoundProbe, figures: d
 
 def _played(seed: int) -> tuple[Cell, Attempt]:
     rng = np.random.default_rng([seed, 0])
-    task = tuple(TASKS)[int(rng.integers(len(TASKS)))]
-    behaviour = BEHAVIOURS[BEHAVIOURS_SEEN[int(rng.integers(len(BEHAVIOURS_SEEN)))]]
-    job = draw_job(task, rng, pairs="all", random_look=bool(rng.random() < RANDOM_LOOK))
-    cell = Cell(job.layout, job.parameters)
+    while True:
+        task = tuple(TASKS)[int(rng.integers(len(TASKS)))]
+        behaviour = BEHAVIOURS[BEHAVIOURS_SEEN[int(rng.integers(len(BEHAVIOURS_SEEN)))]]
+        job = draw_job(task, rng, pairs="all", random_look=bool(rng.random() < RANDOM_LOOK))
+        try:
+            cell = Cell(job.layout, job.parameters)
+            break
+        except TaskError:
+            # One cell in some thousands is drawn with a part in a rail; another one, then.
+            continue
     return cell, roll(cell, job, policy(behaviour, job, np.random.default_rng([seed, 1])))
 
 

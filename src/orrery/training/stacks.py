@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from orrery.errors import DatasetError
@@ -126,13 +126,13 @@ def draw_flow(
         ids[dropped] = padded_empty(bank, ids.shape[1])
     device = bank.device
     length = 1 if task.frames == "one" else bank.contract.chunk + 1
-    where = torch.from_numpy(first).to(device, non_blocking=True)[:, None] + torch.arange(length, device=device)
+    where = moved(first, device)[:, None] + torch.arange(length, device=device)
     tracks = [vision_track(bank, where, camera, task, config) for camera in cameras_of(task, config)]
     if task.sound is not None:
         tracks.append(sound_track(bank, where, task))
     if task.action is not None:
         tracks.append(action_track(bank, where[:, :1], task, config))
-    stack = stack_tracks(torch.from_numpy(ids).to(device, non_blocking=True), tracks, config.clock)
+    stack = stack_tracks(moved(ids, device), tracks, config.clock)
     sigmas = draw_sigmas(tracks, count, recipe.noise, rng, independent=recipe.independent_noise)
     if level is not None:
         sigmas = torch.full_like(sigmas, level)
@@ -285,18 +285,18 @@ def asking(bank: Bank, form: Form, drawn: Sequence[Asked]) -> Asking:
         row[asked.answer.start - 1 : asked.answer.stop - 1] = asked.ids[asked.answer]
     length = ids.shape[1]
     offsets = torch.arange(count, device=device)[:, None] * length
-    frames = torch.tensor([asked.frames for asked in drawn], device=device)
+    frames = moved(np.array([asked.frames for asked in drawn]), device)
     return Asking(
         text=TextPack(
-            token_ids=torch.from_numpy(ids).to(device, non_blocking=True).reshape(-1),
-            positions=repeat(form.positions, "three n -> three (b n)", b=count).to(device, non_blocking=True),
-            visual=(form.visual.to(device, non_blocking=True) + offsets).reshape(-1),
+            token_ids=moved(ids, device).reshape(-1),
+            positions=repeat(form.positions, "three n -> three (b n)", b=count),
+            visual=(form.visual + offsets).reshape(-1),
             lengths=(length,) * count,
         ),
         patches=bank.patches(frames),
         grids=(form.grid,) * count,
         count=count,
-        labels=torch.from_numpy(labels).to(device, non_blocking=True),
+        labels=moved(labels, device),
     )
 
 
@@ -306,9 +306,16 @@ def asking_loss(mot: MoT, eyes: QwenVision | EdgeVision, asking: Asking, weights
     # Answers stand behind the pictures; scores of the tokens before need not be worked out.
     first = int(asking.text.visual.shape[0] // asking.count)
     hidden = rearrange(memory.hidden, "(b n) d -> b n d", b=asking.count)[:, first:]
-    loss = F.cross_entropy(mot.logits(hidden).flatten(0, 1), asking.labels[:, first:].flatten(), ignore_index=-100)
+    scores = mot.logits(hidden.flatten(0, 1))
+    loss = F.cross_entropy(scores, asking.labels[:, first:].flatten(), ignore_index=-100)
     kind = "still" if asking.grids[0][0] == 1 else "video"
     return Losses(total=weights.text * loss, parts={f"reason {kind}": loss})
+
+
+def moved(values: Shaped[np.ndarray, "*n"], device: torch.device) -> Shaped[Tensor, "*n"]:
+    """Values on the device. A GPU fetches them when it gets there; the CPU does not wait until it is done."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def padded_empty(bank: Bank, length: int) -> Int[np.ndarray, " n"]:
@@ -319,7 +326,7 @@ def padded_empty(bank: Bank, length: int) -> Int[np.ndarray, " n"]:
 
 
 def _captioned(
-    pools: dict[int, list[tuple[int, Int[np.ndarray, " n"]]]],
+    pools: dict[int, list[tuple[int, Int[np.ndarray, " _"]]]],
     lengths: tuple[int, ...],
     count: int,
     choice: np.random.Generator,

@@ -4,13 +4,13 @@ The random state is the step itself, since every draw is made by `noise.generato
 which is written down beside it for the reader, with the order that it belongs to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from orrery.data.order import Order
 from orrery.errors import CheckpointError, SettingsError
@@ -21,6 +21,8 @@ from orrery.training.recipe import Recipe
 from orrery.weights.folder import open_folder, save_folder
 from orrery.weights.shard import read_tensors
 
+Gather = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor] | None]
+"""Makes tensors whole of which each process has a part; None in a process that writes nothing."""
 _VERSION = 1
 _DOCUMENT = "training.json"
 _WEIGHTS, _OPTIMISER, _EMA = "weights.safetensors", "optimiser.safetensors", "ema.safetensors"
@@ -63,18 +65,27 @@ def new_state(mot: nn.Module, recipe: Recipe) -> TrainingState:
     return TrainingState(optimiser=optimiser, ema=ema)
 
 
-def save_state(path: Path, mot: nn.Module, recipe: Recipe, state: TrainingState) -> None:
+def save_state(
+    path: Path, mot: nn.Module, recipe: Recipe, state: TrainingState, *, gather: Gather = lambda tensors: tensors
+) -> None:
     """Write everything that the rest of the run depends on, replacing the folder at `path` only when it is on disk.
+
+    Args:
+        gather: for a model in parts; then every process calls this function, and one writes.
 
     Raises:
         CheckpointError: a value is not finite, or `path` holds something else. What was there is then unchanged.
     """
     moments, optimiser_document = optimiser_tensors(state.optimiser)
-    tensors = {_WEIGHTS: mot.state_dict()}
+    parts: dict[str, Mapping[str, Tensor]] = {_WEIGHTS: mot.state_dict()}
     if moments:
-        tensors[_OPTIMISER] = moments
+        parts[_OPTIMISER] = moments
     if state.ema is not None:
-        tensors[_EMA] = state.ema.tensors()
+        parts[_EMA] = state.ema.tensors()
+    gathered = {file: gather(table) for file, table in parts.items()}
+    tensors = {file: table for file, table in gathered.items() if table is not None}
+    if not tensors:
+        return
     document = {
         "version": _VERSION,
         "step": state.step,

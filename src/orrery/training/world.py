@@ -5,16 +5,19 @@ The run is a `WorldRecipe`; its data arrive while it runs. What a step consists 
 """
 
 import json
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from orrery.errors import DatasetError, SettingsError
@@ -25,10 +28,13 @@ from orrery.model.vision_config import VisionEncoderConfig
 from orrery.tokenizers.autoencoder import AutoencoderConfig
 from orrery.tokenizers.sound_autoencoder import SoundAutoencoderConfig
 from orrery.training.bank import Bank
+from orrery.training.curves import CURVES, Drawing
+from orrery.training.graphs import Graphs
 from orrery.training.loop import LOG, STATE, keep_log, stop_on_sigterm
 from orrery.training.loss import Losses
 from orrery.training.optim import NonFiniteGradientsError
-from orrery.training.recipe import Recipe
+from orrery.training.parallel import ALONE, Team, shard
+from orrery.training.recipe import LossWeights, Recipe
 from orrery.training.settings_json import settings_from_json, settings_to_json
 from orrery.training.stacks import (
     Asking,
@@ -65,13 +71,13 @@ class WorldRecipe:
     codec_episodes: int = 400
     """That the codecs and the tokenizer are made from."""
     emphasis: Emphasis = field(default_factory=Emphasis)
-    room: int = 1_000_000
+    room: int = 800_000
     """Frames of both cameras that fit into memory."""
     first: int = 20_000
     """Frames that are waited for before the first step."""
     validation: int = 48
     """Episodes of the validation split."""
-    validate_every: int = 500
+    validate_every: int = 1500
     """Steps between validations."""
 
     def to_json(self) -> dict[str, Any]:
@@ -100,6 +106,18 @@ class WorldModel(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.eyes: QwenVision | EdgeVision = vision_encoder(eyes)
+
+    # Everything that training asks of the model goes through these two, so that a model in parts knows when it is used.
+    def losses(self, stack: Flowing | Asking, weights: LossWeights) -> Losses:
+        """What a stack costs."""
+        if isinstance(stack, Flowing):
+            return flowing_loss(self.mot, stack, weights)
+        return asking_loss(self.mot, self.eyes, stack, weights)
+
+    def likeliest(self, stack: Asking) -> Int[Tensor, "B n"]:
+        """The token that each token is most likely followed by."""
+        memory = self.mot.read(stack.text, self.eyes(stack.patches, list(stack.grids)))
+        return self.mot.logits(memory.hidden).argmax(-1).reshape(stack.labels.shape)
 
 
 class Feed:
@@ -130,17 +148,18 @@ class Feed:
             self.ended = True
 
     def take(self, *, wait_s: float = 0.0, most: int = 32) -> list[Record]:
-        """What has arrived; waits for the first one.
+        """What has arrived; waits for the first one, unless no more will come.
 
         Raises:
-            Exception: what ended the iterator, if it was an error.
+            Exception: what ended the iterator, if it was an error, once everything before it is taken.
         """
         found: list[Record] = []
         try:
             while len(found) < most:
-                found.append(self._ready.get(timeout=wait_s) if not found and wait_s else self._ready.get_nowait())
+                waits = wait_s and not found and not self.ended
+                found.append(self._ready.get(timeout=wait_s) if waits else self._ready.get_nowait())
         except queue.Empty:
-            if self._error is not None:
+            if self._error is not None and not found:
                 raise self._error from None
         return found
 
@@ -156,42 +175,65 @@ def compile_blocks(model: WorldModel) -> None:
     for block in model.mot.blocks:
         for name in ("look_at_text", "look_at_latents", "finish"):
             setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
+    for block in model.eyes.blocks:
+        # Once for stills and once for videos: what a block is told of its pictures is no tensor.
+        block.compile(dynamic=False)
 
 
-def losses_of(model: WorldModel, stacks: list[Flowing | Asking], recipe: Recipe) -> Losses:
-    """All stacks of a step, each in proportion to nothing but its loss weights."""
-    total: Losses | None = None
-    for stack in stacks:
-        if isinstance(stack, Flowing):
-            losses = flowing_loss(model.mot, stack, recipe.loss_weights)
-        else:
-            losses = asking_loss(model.mot, model.eyes, stack, recipe.loss_weights)
-        losses = Losses(total=losses.total, parts={k: v.detach() for k, v in losses.parts.items()})
-        total = losses if total is None else total + losses
-    assert total is not None
-    return total
+def shard_world(model: WorldModel, recipe: WorldRecipe, state: TrainingState | None, team: Team) -> TrainingState:
+    """Spread a model over the processes of a team; see `parallel.shard`."""
+    blocks: dict[nn.Module, Sequence[str]] = dict.fromkeys(model.mot.blocks, ("read", "generate"))
+    blocks |= dict.fromkeys(model.eyes.blocks, ())
+    return shard(model, blocks, ("losses", "likeliest"), recipe.run, state, team)
+
+
+def graphs_of(model: WorldModel, recipe: Recipe, state: TrainingState) -> Graphs:
+    """What works out the stacks of a run on one GPU."""
+    return Graphs(
+        lambda stack: model.losses(stack, recipe.loss_weights),
+        list(state.optimiser.parameters.values()),
+        bfloat16=recipe.precision == "bfloat16",
+    )
 
 
 def take_step(
-    model: WorldModel, stacks: list[Flowing | Asking], recipe: Recipe, state: TrainingState, factor: float
+    model: WorldModel,
+    stacks: list[Flowing | Asking],
+    recipe: Recipe,
+    state: TrainingState,
+    factor: float,
+    team: Team = ALONE,
+    graphs: Graphs | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """One update; losses and the norm of the gradients stay on the device, so that nothing waits for them."""
+    """One update by the sum of what all stacks cost.
+
+    Returns:
+        The part of the team's process in each loss, and the norm of all gradients. They stay on the device, so that
+        nothing waits for them.
+    """
     optimiser = state.optimiser
-    optimiser.clear_gradients()
+    if graphs is None:
+        optimiser.clear_gradients()
+    else:
+        torch._foreach_zero_([p.grad for p in optimiser.parameters.values() if p.grad is not None])
     device = model.mot.embed.weight.device
     parts: dict[str, Tensor] = {}
     # Stack by stack, so that only one holds its activations.
-    for stack in stacks:
+    for whole in stacks:
+        if graphs is not None:
+            parts |= graphs(whole)
+            continue
+        stack, share = team.part(whole)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            losses = losses_of(model, [stack], recipe)
-        losses.total.backward()
-        parts.update(losses.parts)
+            losses = model.losses(stack, recipe.loss_weights)
+        (losses.total * share).backward()
+        parts |= {name: part.detach() * share for name, part in losses.parts.items()}
     gradients = []
     for parameter in optimiser.parameters.values():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = team.norm(gradients)
     if recipe.clip_norm is not None:
         torch._foreach_mul_(gradients, (recipe.clip_norm / (norm + 1e-6)).clamp(max=1.0))
     optimiser.step(factor)
@@ -230,6 +272,17 @@ def validate(model: WorldModel, bank: Bank, recipe: Recipe, emphasis: Emphasis) 
     """
     plain = replace(emphasis, motion=0.0, history_noise=0.0)
     device = bank.device
+    with eager(device):
+        return _validated(model, bank, recipe, plain)
+
+
+def eager(device: torch.device) -> AbstractContextManager[object]:
+    """Blocks as they are written: compiling them once more, without gradients, takes longer than a validation."""
+    return torch.compiler.set_stance("force_eager") if device.type == "cuda" else nullcontext()
+
+
+def _validated(model: WorldModel, bank: Bank, recipe: Recipe, plain: Emphasis) -> dict[str, float]:
+    device = bank.device
     found: dict[str, float] = {}
     ratios = []
     model.eval()
@@ -242,14 +295,14 @@ def validate(model: WorldModel, bank: Bank, recipe: Recipe, emphasis: Emphasis) 
             # The mean squared error of the data itself: comparable over levels.
             unit = replace(flowing, sigmas=flowing.sigmas)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                parts = flowing_loss(model.mot, unit, recipe.loss_weights).parts
+                parts = model.losses(unit, recipe.loss_weights).parts
             scale = max(level, model.mot.config.sigma_floor) ** 2 if model.mot.config.prediction == "data" else level**2
             name = "+sound" if share.sound else ""
             found |= {f"{kind}{name} @{level}": float(part) * scale for kind, part in parts.items()}
             if share.task == "forward_dynamics" and share.sound is None:
                 other = shuffled_actions(flowing)
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                    wrong = flowing_loss(model.mot, other, recipe.loss_weights).parts
+                    wrong = model.losses(other, recipe.loss_weights).parts
                 key = "forward_dynamics vision"
                 ratios.append(float(wrong[key]) / float(parts[key]))
     if ratios:
@@ -282,8 +335,7 @@ def right_answers(model: WorldModel, bank: Bank, recipe: Recipe, most: int = 64)
                 continue
             stack = asking(bank, bank.forms[kind], rows[:most])
             with torch.autocast(bank.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                memory = model.mot.read(stack.text, model.eyes(stack.patches, list(stack.grids)))
-                best = model.mot.logits(memory.hidden).argmax(-1).reshape(stack.labels.shape)
+                best = model.likeliest(stack)
             wrong = (best != stack.labels) & (stack.labels >= 0)
             found[f"right {family}"] = float((~wrong.any(dim=1)).float().mean())
     if found:
@@ -307,17 +359,20 @@ def train_world(
     log_every: int = 20,
     save_every_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
+    team: Team = ALONE,
 ) -> TrainingState:
     """Train to the end of the recipe, or until SIGTERM, which lets the step end and saves.
 
     Args:
         model: on the bank's device, float32; its configuration is that of `recipe.run.model`.
         bank: may hold episodes already; takes in what `feed` brings until it is full.
-        out: gets `state/` and `log.jsonl`.
+        out: gets `state/`, `log.jsonl` and, drawn from it at every validation, `curves.png`.
         validation: episodes that are never trained on; None leaves validation out.
         state: a run to go on with; None starts one.
         tell: given every line of the log.
         save_every_s: seconds between saves of `state/`; None saves at the end only.
+        clock: says the same in every process of the team.
+        team: several processes have the same bank, and a model and a state of `parallel.shard`. One writes.
 
     Raises:
         DatasetError: the feed ends before there is anything to train on.
@@ -336,19 +391,23 @@ def train_world(
             break
     state = new_state(model, run) if state is None else state
     out.mkdir(parents=True, exist_ok=True)
-    keep_log(out / LOG, state.step)
+    if team.leads:
+        keep_log(out / LOG, state.step)
     began, saved = clock() - state.seconds, clock()
     flops, tokens, since = 0.0, 0, clock()
     model.train()
     name = torch.cuda.get_device_name() if bank.device.type == "cuda" else "cpu"
-    peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
-    with stop_on_sigterm() as stop, (out / LOG).open("a") as log:
-        while run.progress(state.step, state.seconds) < 1 and not stop.is_set():
-            if not bank.full and state.step % 4 == 0:
-                bank.add(feed.take())
+    peak = next((team.size * value for key, value in PEAK_TFLOPS.items() if key in name), None)
+    graphs = graphs_of(model, run, state) if bank.device.type == "cuda" and team.size == 1 else None
+    stopped, drawing = False, Drawing(out / LOG, out / CURVES)
+    with stop_on_sigterm() as stop, Path(out / LOG if team.leads else os.devnull).open("a") as log:
+        while run.progress(state.step, state.seconds) < 1 and not stopped:
+            if not bank.full:
+                # A few at a time, so that a step does not wait for them.
+                bank.add(feed.take(most=4))
             factor = run.rate(state.step, state.seconds)
             stacks = draw_stacks(bank, run, recipe.emphasis, state.step)
-            parts, norm = take_step(model, stacks, run, state, factor)
+            parts, norm = take_step(model, stacks, run, state, factor, team, graphs)
             flops += flops_of(model, stacks)
             tokens += sum(
                 s.stack.token_ids.numel() + s.stack.positions.shape[1] * len(s.stack.token_ids)
@@ -362,7 +421,7 @@ def train_world(
                 row: dict[str, Any] = {
                     "step": state.step - 1,
                     "progress": run.progress(state.step, state.seconds),
-                    "losses": {kind: round(float(part), 5) for kind, part in parts.items()},
+                    "losses": {kind: round(part, 5) for kind, part in team.total(parts).items()},
                     "learning_rate": factor * run.optimiser.learning_rate,
                     "grad_norm": float(norm),
                 }
@@ -384,12 +443,21 @@ def train_world(
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 tell(row)
+                if team.leads and "validation" in row:
+                    drawing.again()
             if save_every_s is not None and clock() - saved > save_every_s:
-                save_state(out / STATE, model, run, state)
+                save_state(out / STATE, model, run, state, gather=team.gather)
                 saved = clock()
-        if validation is not None:
+            stopped = team.any(stop.is_set())
+        # Who asks a run to stop may not wait for its validation.
+        save_state(out / STATE, model, run, state, gather=team.gather)
+        if validation is not None and not stopped:
             row = {"step": state.step, "validation": validate(model, validation, run, recipe.emphasis)}
             log.write(json.dumps(row) + "\n")
+            log.flush()
             tell(row)
-        save_state(out / STATE, model, run, state)
+        if team.leads and (why := drawing.finish()):
+            row = {"step": state.step, "curves": f"not drawn: {why}"}
+            log.write(json.dumps(row) + "\n")
+            tell(row)
     return state

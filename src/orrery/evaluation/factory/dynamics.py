@@ -1,6 +1,6 @@
 """Forward dynamics: imagined pixels against true ones, imagined states against true ones, and whether actions count."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -164,7 +164,10 @@ def imagined_state(model: Model, suite: Suite, reader: Reader) -> Outcome:
     """Where parts and gripper are after 1, 4 and 8 chained chunks, as the probe reads it from imagined frames."""
     jobs = cuts(-(-suite.size.rollouts // len(SOURCES)), seed=suite.seed, offset=100_000, steps=CHUNKS[-1] * CHUNK)
     windows = gather(cut, jobs[:: max(1, len(jobs) // suite.size.rollouts)][: suite.size.rollouts], suite.workers)
-    last = chained(model, windows, suite)
+    chunks_made = chained(model, windows, [window.action for window in windows], suite, CHUNKS[-1])
+    # Copied, so that the films of a chunk are let go.
+    ends = [[film["front"][-1].copy() for film in made] for made in chunks_made]
+    last = [np.stack(frames) for frames in zip(*ends, strict=True)]
     figures: list[Figure] = []
     for chunks in CHUNKS:
         at = chunks * CHUNK
@@ -230,19 +233,19 @@ def _distance(
     )
 
 
-def chained(model: Model, windows: Sequence[Window], suite: Suite) -> list[UInt8[np.ndarray, "K 128 128 3"]]:
-    """The last front frame of each chunk; a chunk begins with the last frames of the one before."""
+def chained(
+    model: Model, windows: Sequence[Window], actions: Sequence[np.ndarray], suite: Suite, chunks: int
+) -> Iterator[list[Film]]:
+    """Films of one chunk after the other, for each window; a chunk begins with the last frames of the one before."""
     given: list[Film] = [window.given for window in windows]
-    frames: list[list[np.ndarray]] = [[] for _ in windows]
-    for number in range(CHUNKS[-1]):
+    for number in range(chunks):
         requests = [
-            forward(given[i], window.action[number * CHUNK : (number + 1) * CHUNK], case_seed(suite, 2 + number, i))
-            for i, window in enumerate(windows)
+            forward(given[i], rows[number * CHUNK : (number + 1) * CHUNK], case_seed(suite, 2 + number, i))
+            for i, rows in enumerate(actions)
         ]
-        for i, result in enumerate(run_all(model, requests, suite)):
-            given[i] = {name: film[-1] for name, film in films(result).items()}
-            frames[i].append(given[i]["front"])
-    return [np.stack(row) for row in frames]
+        made = [films(result) for result in run_all(model, requests, suite)]
+        yield made
+        given = [{name: film[-1] for name, film in each.items()} for each in made]
 
 
 def obedience(model: Model, suite: Suite) -> Outcome:

@@ -4,7 +4,7 @@ Trials live in worker processes, which simulate and draw; the model sees what th
 """
 
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Float32
 
-from orrery.evaluation.factory.ask import act, case_seed, run_all
+from orrery.evaluation.factory.ask import Film, act, case_seed, run_all
 from orrery.evaluation.factory.figure import Baseline, Figure, Outcome, Suite, share
 from orrery.evaluation.factory.inverse import percent
 from orrery.evaluation.factory.scenes import CAMERAS, Case, cases, gather, job_of
@@ -28,6 +28,8 @@ from orrery.worlds.factory.tasks import TASKS
 
 NOISE_EXPERT, PLAY = "noise_0.5", "play"
 assert NOISE_EXPERT in LADDER
+FILMED_EVERY = 2
+"""Control steps between the frames of a film."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +81,7 @@ class Trial:
 
 
 Told = Mapping[int, Float[np.ndarray, "T 5"]]
+"""Actions for each trial, by its number."""
 
 
 class Here:
@@ -146,8 +149,10 @@ def trials_of(given: Sequence[Case], workers: int) -> Iterator[Here | Away]:
             process.join()
 
 
-def closed_loop(model: Model, given: Sequence[Case], suite: Suite, row: int) -> list[Ended]:
-    """Run all trials to their end, every one asked again after `suite.execute` actions."""
+def closed_loop(
+    model: Model, given: Sequence[Case], suite: Suite, row: int, watch: Callable[[Told], None] = lambda _: None
+) -> list[Ended]:
+    """Run all trials to their end, every one asked again after `suite.execute` actions; `watch` is told these."""
     ended: dict[int, Ended] = {}
     asked = 0
     with trials_of(given, suite.workers) as trials:
@@ -172,9 +177,21 @@ def closed_loop(model: Model, given: Sequence[Case], suite: Suite, row: int) -> 
                 number: np.asarray(result.actions)[: suite.execute]
                 for number, result in zip(open_looks, results, strict=True)
             }
+            watch(told)
             seen = trials.act(told)
             asked += 1
     return [ended[number] for number in range(len(given))]
+
+
+def filmed(attempt: tuple[Case, Float[np.ndarray, "T 5"]]) -> Film:
+    """A trial once more, under the actions that it was given, seen every FILMED_EVERY steps and at its end."""
+    case, actions = attempt
+    trial = Trial(case)
+    looks = [trial.look()]
+    for start in range(0, len(actions), FILMED_EVERY):
+        seen = trial.act(actions[start : start + FILMED_EVERY])
+        looks.append(trial.look() if isinstance(seen, Ended) else seen)
+    return {name: np.stack([look.frames[name] for look in looks]) for name in CAMERAS}
 
 
 def trials_for(suite: Suite, *, unseen: bool) -> list[Case]:

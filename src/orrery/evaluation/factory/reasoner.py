@@ -16,7 +16,18 @@ from orrery.runtime.model import Model
 from orrery.tasks.request import Request
 from orrery.tokenizers.eyes import sample_frames
 from orrery.worlds.factory.cell import CONTROL_HZ
-from orrery.worlds.factory.questions.question import FAMILIES, SYMMETRIC, TIMED, Question, Split, ask, balanced, worded
+from orrery.worlds.factory.questions.question import (
+    FAMILIES,
+    SIGHTS,
+    SYMMETRIC,
+    TIMED,
+    Family,
+    Question,
+    Split,
+    ask,
+    balanced,
+    worded,
+)
 from orrery.worlds.factory.questions.seen import box, point
 from orrery.worlds.factory.questions.sights import Witness
 from orrery.worlds.factory.render import Renderer
@@ -62,15 +73,21 @@ def question_cases(count: int, suite: Suite, *, offset: int, unseen: bool) -> li
     ]
 
 
-def questions_of(case: Case) -> list[Asked]:
-    """All questions about one episode from the front camera, also those that a model without ears cannot be given."""
+def questions_of(case: Case, *, sights: int = SIGHTS, families: Sequence[Family] = TIMED) -> list[Asked]:
+    """All questions about one episode from the front camera, also those that a model without ears cannot be given.
+
+    Args:
+        sights: how many moments are looked at for questions about single pictures.
+        families: of stretches of time, those that are asked; some take as long as the episode.
+    """
     played = play(case)
     rng = np.random.default_rng([case.seed, 5])
     split: Split = "test" if case.unseen else "train"
     height, width = FRONT
     found = ask(
-        played.cell, played.attempt, rng, split=split, height=height, width=width, cameras=("front",), families=TIMED
-    )
+        played.cell, played.attempt, rng, split=split, height=height, width=width, cameras=("front",), sights=sights,
+        families=families,
+    )  # fmt: skip
     return [Asked(case=case, question=question) for question in found]
 
 

@@ -159,13 +159,13 @@ def _judged(
             figures.append(
                 mean_of(
                     f"Asked {'things' if kind == 'all' else kind} present, {words}",
-                    _shares(own, chosen),
+                    shares_present(own, chosen),
                     unit="%",
                     of="prompts",
                     seed=suite.seed,
                     baselines=(
-                        Baseline(name="prompts of others", value=_mean(_shares(shuffled, chosen))),
-                        Baseline(name="the true pictures", value=_mean(_shares(ceiling, chosen))),
+                        Baseline(name="prompts of others", value=_mean(shares_present(shuffled, chosen))),
+                        Baseline(name="the true pictures", value=_mean(shares_present(ceiling, chosen))),
                     ),
                     floor=70.0 if kind == "all" and not unseen else None,
                     goal=95.0 if kind == "all" and not unseen else None,
@@ -187,7 +187,7 @@ def _even(film: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "K H W 3"]:
     return np.concatenate([film, film[-1:].repeat(max(0, CHUNK + 1 - len(film)), axis=0)])[: CHUNK + 1]
 
 
-def _shares(rows: Sequence[Facts], kinds: Sequence[str]) -> list[float]:
+def shares_present(rows: Sequence[Facts], kinds: Sequence[str]) -> list[float]:
     """Percent of the facts of each prompt that has any."""
     every = [[fact for kind in kinds for fact in row[kind]] for row in rows]
     return [100 * float(np.mean(facts)) for facts in every if facts]

@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 
+from orrery.errors import TaskError
 from orrery.worlds.factory.mixture import FIRST_SEED, StreamSplit, spec_of
 from orrery.worlds.factory.stream import HEADER, record_of
 
@@ -21,7 +22,14 @@ def make(first: int, step: int, split: StreamSplit, *, sound: bool, questions: b
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     index = first
     while True:
-        body = pickle.dumps(record_of(spec_of(index, split), sound=sound, questions=questions), protocol=5)
+        try:
+            record = record_of(spec_of(index, split), sound=sound, questions=questions)
+        except TaskError as error:
+            # One cell in some thousands is drawn with a part in a rail.
+            print(f"Record {index} of {split} is left out: {error}", file=sys.stderr, flush=True)
+            index += step
+            continue
+        body = pickle.dumps(record, protocol=5)
         try:
             pipe.write(HEADER.pack(len(body)) + body)
             pipe.flush()
