@@ -65,6 +65,36 @@ class Form:
     grid: tuple[int, int, int]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """What stands around the words of a question: pictures before them, the turn's end behind."""
+
+    before: Sequence[int]
+    after: Sequence[int]
+    visual: Int[np.ndarray, " m"]
+    """Where visual tokens stand."""
+    positions: Float[Tensor, "3 n"]
+    """Up to the words; they and what follows go on by one on each axis."""
+
+    @staticmethod
+    def of(text: TextTokenizer, look: Look) -> "Frame":
+        """The frame of questions about media of one shape."""
+        # Words between special tokens are encoded alike wherever they stand.
+        asked, others = (question_prompt(text, words, look) for words in ("a", "b"))
+        (ids, spans), (other, _) = asked, others
+        begin = next(at for at, (one, two) in enumerate(zip(ids, other, strict=True)) if one != two)
+        assert ids[begin : begin + 1] == text.encode("a"), "the template keeps the words apart"
+        positions, _ = reason_positions(begin, spans)
+        visual = np.concatenate([np.arange(span.start, span.start + span.rows * span.cols) for span in spans])
+        return Frame(before=ids[:begin], after=ids[begin + 1 :], visual=visual, positions=positions)
+
+    def around(self, words: Sequence[int]) -> tuple[list[int], Int[np.ndarray, " m"], Float[Tensor, "3 n"]]:
+        """The prompt, where its visual tokens stand, and its positions."""
+        ids = [*self.before, *words, *self.after]
+        on = torch.arange(1, len(ids) - len(self.before) + 1, dtype=torch.float32) + self.positions[0, -1]
+        return ids, self.visual, torch.cat([self.positions, on.expand(3, -1)], dim=1)
+
+
 @dataclass(kw_only=True)
 class Counts:
     """What was taken in, and what was left out and why."""
@@ -74,7 +104,10 @@ class Counts:
 
 
 class Bank:
-    """Room for so many frames; `add` fills it. Not for more than one thread."""
+    """Room for so many frames; `add` fills it.
+
+    One thread may fill it while another one draws from it: what lists speak of is there before they do.
+    """
 
     def __init__(
         self,
@@ -118,7 +151,7 @@ class Bank:
         """Stills or videos -> family -> questions."""
         self.forms: dict[str, Form] = {}
         self.counts = Counts()
-        self._prompts: dict[tuple[str, str, tuple[float, ...]], tuple[list[int], np.ndarray, Tensor]] = {}
+        self._frames: dict[tuple[str, tuple[float, ...]], Frame] = {}
         self._words: dict[str, Int[np.ndarray, " n"]] = {}
         self._visual: dict[str, Int[np.ndarray, " m"]] = {}
         self.empty = np.array(text.prompt_ids(""))
@@ -142,8 +175,14 @@ class Bank:
         if not fitting:
             return
         self._add_pictures(fitting)
+        at = self.used
         for record in fitting:
-            self._add_one(record)
+            self._add_rows(record, at)
+            at += len(record.state)
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        for record in fitting:
+            self._tell_of(record)
 
     def _add_pictures(self, records: Sequence[Record]) -> None:
         drawings = [record.drawing for record in records]
@@ -162,8 +201,9 @@ class Bank:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             return self.vision.encode_frames(pictures).half()
 
-    def _add_one(self, record: Record) -> None:
-        at, length, chunk = self.used, len(record.state), self.contract.chunk
+    def _add_rows(self, record: Record, at: int) -> None:
+        """What is known of each frame besides its pictures."""
+        length = len(record.state)
         here = slice(at, at + length)
         state_normaliser = self.contract.state_normaliser
         assert state_normaliser is not None
@@ -172,8 +212,16 @@ class Bank:
         if record.sound is not None:
             samples = record.sound.astype(np.float32) / 32767
             self.sound[here] = self.hearing.encode(samples)[:length].to(self.device).half()
+
+    def _tell_of(self, record: Record) -> None:
+        """Where examples begin in the episode that was written last; its number and prompts before its windows."""
+        at, length, chunk = self.used, len(record.state), self.contract.chunk
         episode = self.counts.episodes
         self.counts.episodes += 1
+        prompts = [self._prompt(words) for words in record.instructions]
+        short = [ids for ids in prompts if len(ids) == len(self.empty)]
+        self.counts.left_out["instruction too long"] += len(prompts) - len(short)
+        self.instructions.append(short or [self.empty])
         self.episode_of += [episode] * length
         starts = range(at, at + length - chunk)
         self.windows += starts
@@ -182,10 +230,6 @@ class Bank:
         same = np.abs(record.action - record.expert).max(axis=1) < 1e-4
         clean = np.convolve(same, np.ones(chunk), "valid") >= chunk - 0.5
         self.policy += [at + int(start) for start in np.flatnonzero(clean) if start < length - chunk]
-        prompts = [self._prompt(words) for words in record.instructions]
-        short = [ids for ids in prompts if len(ids) == len(self.empty)]
-        self.counts.left_out["instruction too long"] += len(prompts) - len(short)
-        self.instructions.append(short or [self.empty])
         self._add_captions(record, at)
         for question in record.questions:
             self._add_question(question, at)
@@ -250,15 +294,12 @@ class Bank:
     def _question_prompt(
         self, words: str, kind: Literal["image", "video"], grid: tuple[int, int, int], times: tuple[float, ...]
     ) -> tuple[list[int], Int[np.ndarray, " m"], Float[Tensor, "3 n"]]:
-        """Prompt, where its visual tokens stand, and positions; the same words are asked again and again."""
-        key = (words, kind, times)
-        if key not in self._prompts:
+        """Prompt, where its visual tokens stand, and positions; all but the words is the same again and again."""
+        frame = self._frames.get((kind, times))
+        if frame is None:
             look = Look(kind=kind, patches=torch.zeros(0, 0), grid=grid, merge=self.eyes.merge, seconds=times)
-            prompt, spans = question_prompt(self.text, words, look)
-            positions, _ = reason_positions(len(prompt), spans)
-            visual = np.concatenate([np.arange(span.start, span.start + span.rows * span.cols) for span in spans])
-            self._prompts[key] = (prompt, visual, positions)
-        return self._prompts[key]
+            frame = self._frames[kind, times] = Frame.of(self.text, look)
+        return frame.around(self.text.encode(words))
 
     def _prompt(self, words: str) -> Int[np.ndarray, " n"]:
         """A prompt for generation; the same words come again and again."""

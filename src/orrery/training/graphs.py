@@ -43,15 +43,19 @@ class Graphs:
 
     def __call__(self, stack: Flowing | Asking) -> dict[str, Tensor]:
         """The losses of a stack; they change when another one of its shape is worked out."""
-        tensors: list[Tensor] = []
-        shape = taken_apart(stack, tensors)
-        known = self._known.get(shape)
-        if known is None:
-            known = self._known[shape] = self._record(stack, tensors)
+        known, tensors = self.record(stack)
         for mine, given in zip(known.inputs, tensors, strict=True):
             mine.copy_(given)
         known.graph.replay()
         return known.parts
+
+    def record(self, stack: Flowing | Asking) -> tuple[Recorded, list[Tensor]]:
+        """What is recorded for the shape of a stack, now if not before, and the stack's own tensors."""
+        tensors: list[Tensor] = []
+        shape = taken_apart(stack, tensors)
+        if shape not in self._known:
+            self._known[shape] = self._record(stack, tensors)
+        return self._known[shape], tensors
 
     def _record(self, stack: Flowing | Asking, tensors: Sequence[Tensor]) -> Recorded:
         inputs = [tensor.clone() for tensor in tensors]
@@ -65,7 +69,8 @@ class Graphs:
                 self._work(still)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Another thread fills the bank meanwhile, on a stream of its own.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             parts = self._work(still)
         torch._foreach_copy_(gradients, kept)
         return Recorded(graph=graph, inputs=inputs, parts=parts)

@@ -268,7 +268,7 @@ def flowing_loss(mot: MoT, flowing: Flowing, weights: LossWeights) -> Losses:
 
 def draw_questions(bank: Bank, kind: str, count: int, choice: np.random.Generator) -> Asking:
     """Questions about stills or videos: a family as likely as any other, then one of its questions."""
-    families = [rows for rows in bank.questions[kind].values() if rows]
+    families = [rows for rows in list(bank.questions[kind].values()) if rows]
     if not families:
         raise DatasetError(f"The data hold no questions about {kind}s. Take reason out of the mixture, or ask some.")
     drawn = [_one(families[int(choice.integers(len(families)))], choice) for _ in range(count)]

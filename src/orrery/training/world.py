@@ -9,10 +9,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ from orrery.worlds.factory.stream import Record
 _VERSION = 1
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Noise levels at which validation losses are taken."""
+COMPILED = ("look_at_text", "look_at_latents", "finish")
+"""Methods of a block of the Mixture-of-Transformers that look at each token alone."""
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0}
 """Dense bfloat16, by the vendor's datasheet; what utilisation is measured against."""
 
@@ -169,11 +172,50 @@ class Feed:
         self._thread.join(timeout=5)
 
 
+class Filling:
+    """Fills a bank from a feed in a thread of its own; use it in a `with` block."""
+
+    def __init__(self, bank: Bank, feed: Feed) -> None:
+        self._bank, self._feed = bank, feed
+        self._stop = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+
+    def _fill(self) -> None:
+        device = self._bank.device
+        # A stream of its own, or what it copies would wait for the steps that are queued.
+        aside = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
+        try:
+            with aside:
+                while not self._stop.is_set() and not self._bank.full:
+                    ended, arrived = self._feed.ended, self._feed.take(wait_s=0.2, most=8)
+                    self._bank.add(arrived)
+                    if ended and not arrived:
+                        return
+        except Exception as error:
+            self._error = error
+
+    def check(self) -> None:
+        """Raise what ended the filling, if it was an error."""
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> "Filling":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
 def compile_blocks(model: WorldModel) -> None:
     """Compile what looks at each token alone, once for any number of tokens; attention calls its kernels as it is."""
     torch._dynamo.config.cache_size_limit = 64
     for block in model.mot.blocks:
-        for name in ("look_at_text", "look_at_latents", "finish"):
+        for name in COMPILED:
             setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
     for block in model.eyes.blocks:
         # Once for stills and once for videos: what a block is told of its pictures is no tensor.
@@ -271,14 +313,30 @@ def validate(model: WorldModel, bank: Bank, recipe: Recipe, emphasis: Emphasis) 
     ones, mean over the levels; 1 says that actions are not listened to.
     """
     plain = replace(emphasis, motion=0.0, history_noise=0.0)
-    device = bank.device
-    with eager(device):
+    with as_written(model):
         return _validated(model, bank, recipe, plain)
 
 
-def eager(device: torch.device) -> AbstractContextManager[object]:
-    """Blocks as they are written: compiling them once more, without gradients, takes longer than a validation."""
-    return torch.compiler.set_stance("force_eager") if device.type == "cuda" else nullcontext()
+@contextmanager
+def as_written(model: WorldModel) -> Iterator[None]:
+    """Blocks without what `compile_blocks` did: compiling them again, without gradients, takes longer than a
+    validation."""
+    blocks = [
+        (block, name, block.__dict__.pop(name))
+        for block in model.mot.blocks
+        for name in COMPILED
+        if name in vars(block)
+    ]
+    seeing = [(block, block._compiled_call_impl) for block in model.eyes.blocks]
+    for block, _ in seeing:
+        block._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for block, name, compiled in blocks:
+            setattr(block, name, compiled)
+        for block, compiled in seeing:
+            block._compiled_call_impl = compiled
 
 
 def _validated(model: WorldModel, bank: Bank, recipe: Recipe, plain: Emphasis) -> dict[str, float]:
@@ -400,11 +458,18 @@ def train_world(
     peak = next((team.size * value for key, value in PEAK_TFLOPS.items() if key in name), None)
     graphs = graphs_of(model, run, state) if bank.device.type == "cuda" and team.size == 1 else None
     stopped, drawing = False, Drawing(out / LOG, out / CURVES)
-    with stop_on_sigterm() as stop, Path(out / LOG if team.leads else os.devnull).open("a") as log:
+    if graphs is not None:
+        # Before another thread uses the GPU; a caption's length decides the shape, so not every step has all of them.
+        for ahead in range(state.step, state.step + 16):
+            for stack in draw_stacks(bank, run, recipe.emphasis, ahead):
+                graphs.record(stack)
+    with (
+        Filling(bank, feed) as filling,
+        stop_on_sigterm() as stop,
+        Path(out / LOG if team.leads else os.devnull).open("a") as log,
+    ):
         while run.progress(state.step, state.seconds) < 1 and not stopped:
-            if not bank.full:
-                # A few at a time, so that a step does not wait for them.
-                bank.add(feed.take(most=4))
+            filling.check()
             factor = run.rate(state.step, state.seconds)
             stacks = draw_stacks(bank, run, recipe.emphasis, state.step)
             parts, norm = take_step(model, stacks, run, state, factor, team, graphs)
