@@ -28,7 +28,7 @@ from orrery.training.fit import fit
 from orrery.training.ground import PAD_TO, factory_contract, texts_of
 from orrery.training.optim import LearningRate, OptimiserSettings
 from orrery.training.parallel import team_of
-from orrery.training.recipe import Recipe, Share
+from orrery.training.recipe import LossWeights, Recipe, Share
 from orrery.training.world import WorldRecipe
 from orrery.weights.folder import save_folder
 from orrery.worlds.factory.drawing import Drawing
@@ -67,6 +67,7 @@ RUN = Recipe(
     steps=4,
     batch=9,
     seed=5,
+    loss_weights=LossWeights(sight=0.2),
     optimiser=OptimiserSettings(rule="muon", learning_rate=2e-3),
     schedule=LearningRate(warmup=2),
     ema_width=None,

@@ -47,7 +47,7 @@ def test_the_model_says_of_a_stack_what_it_says_of_the_pack(mot):
     ids = torch.randint(0, 500, (3, 6), generator=torch.Generator().manual_seed(1))
     stack = stack_tracks(ids, tracks(3), mot.config.clock)
     sigmas = torch.rand(3, 3, generator=torch.Generator().manual_seed(2))
-    made = mot.forward_stack(stack, sigmas)
+    made = mot.forward_stack(stack, sigmas).out
     velocity = mot(stack.unstack(mot.config.clock), sigmas.reshape(-1)).velocity
     for number, track in enumerate(stack.tracks):
         for sample in range(3):
@@ -63,7 +63,7 @@ def test_cameras_are_told_apart(mot):
     same = Track(**{**vars(vision), "camera": 1})
     sigmas = torch.full((1, 1), 0.5)
     (one,), (other,) = (
-        mot.forward_stack(stack_tracks(ids, [track], mot.config.clock), sigmas) for track in (vision, same)
+        mot.forward_stack(stack_tracks(ids, [track], mot.config.clock), sigmas).out for track in (vision, same)
     )
     assert (one - other).abs().max() > 1e-4
 

@@ -94,6 +94,16 @@ class Prediction:
     """The clean latents that the velocity points at: x - sigma x velocity."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StackPrediction:
+    """What the generation tower says of a stack."""
+
+    out: tuple[Float[Tensor, "B _ _ _"], ...]
+    """For each track velocity or data, as `config.prediction` says."""
+    halfway: Float[Tensor, "B L D"]
+    """Tokens after half of the blocks, for what else training asks of them."""
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) x weight, with the mean taken in float32."""
 
@@ -320,11 +330,8 @@ class MoT(nn.Module):
 
     def forward_stack(
         self, stack: Stack, sigmas: Float[Tensor, "B S"], memory: TextMemory | None = None
-    ) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """What the heads put out for each track of a stack: velocity or data, as `config.prediction` says.
-
-        For samples of one shape; the same numbers as `forward` on the pack of them.
-        """
+    ) -> StackPrediction:
+        """What the heads put out for samples of one shape; the same numbers as `forward` on the pack of them."""
         if memory is None:
             memory = self.read(stack.text)
         dtype = self._compute_dtype()
@@ -344,15 +351,18 @@ class MoT(nn.Module):
         cos, sin = self._rotary(stack.positions)
         rope = (cos.repeat(count, 1, 1), sin.repeat(count, 1, 1))
         lengths = (stack.positions.shape[1],) * count
-        for block, layer in zip(self._blocks(), memory.layers, strict=True):
+        halfway = x
+        for index, (block, layer) in enumerate(zip(self._blocks(), memory.layers, strict=True)):
             x = block.generate(x, rope, lengths, layer, memory.lengths)
+            if index + 1 == len(self.blocks) // 2:
+                halfway = x
         hidden = rearrange(self.generation_norm(x), "(b l) d -> b l d", b=count)
         out = []
         pieces = hidden.split([track.clean.shape[1] * track.clean.shape[2] for track in stack.tracks], dim=1)
         for track, piece in zip(stack.tracks, pieces, strict=True):
             made = self._project_out(track, rearrange(piece, "b l d -> (b l) d")).float()
             out.append(rearrange(made, "(b t p) c -> b t p c", b=count, p=track.clean.shape[2]))
-        return tuple(out)
+        return StackPrediction(out=tuple(out), halfway=rearrange(halfway, "(b l) d -> b l d", b=count))
 
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))

@@ -31,6 +31,7 @@ from orrery.tokenizers.eyes import (
 from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
 from orrery.tokenizers.text import TextTokenizer
 from orrery.training.pictures import draw
+from orrery.training.sight import NOWHERE, SLOTS, Marks, marks_of, slots_of
 from orrery.worlds.factory.questions.question import Question
 from orrery.worlds.factory.stream import Record
 
@@ -133,6 +134,10 @@ class Bank:
         self.sound = torch.zeros((room, sound.channels), dtype=torch.float16, device=device)
         self.action = torch.zeros((room, contract.width), device=device)
         self.state = torch.zeros((room, contract.width), device=device)
+        self.token = torch.full((room, SLOTS), NOWHERE, dtype=torch.uint8, device=device)
+        self.first = torch.zeros((room, SLOTS), dtype=torch.uint8, device=device)
+        self.second = torch.zeros((room, SLOTS), dtype=torch.uint8, device=device)
+        self.place = torch.zeros((room, SLOTS, 2), device=device)
         self.windows: list[int] = []
         """First frames of `chunk` + 1 frames of one episode."""
         self.sounding: list[int] = []
@@ -209,6 +214,11 @@ class Bank:
         assert state_normaliser is not None
         self.action[here] = torch.from_numpy(self.contract.encode(record.action)).to(self.device)
         self.state[here] = torch.from_numpy(state_normaliser.encode(record.state)).to(self.device)
+        slots = slots_of(record)
+        self.token[here] = torch.from_numpy(slots.token).to(self.device)
+        self.first[here] = torch.from_numpy(slots.first).to(self.device)
+        self.second[here] = torch.from_numpy(slots.second).to(self.device)
+        self.place[here] = torch.from_numpy(slots.place).to(self.device)
         if record.sound is not None:
             samples = record.sound.astype(np.float32) / 32767
             self.sound[here] = self.hearing.encode(samples)[:length].to(self.device).half()
@@ -306,6 +316,12 @@ class Bank:
         if words not in self._words:
             self._words[words] = np.array(self.text.prompt_ids(words))
         return self._words[words]
+
+    def marks(self, which: Int[Tensor, " B"]) -> Marks:
+        """What frames of the front camera show."""
+        rows = (rows[which] for rows in (self.token, self.first, self.second))
+        token, first, second = (row.long() for row in rows)
+        return marks_of(token, first, second, self.place[which])
 
     def latents(self, which: Tensor, camera: int) -> Float[Tensor, "B C t h w"]:
         """Stacked latents of windows, float32.

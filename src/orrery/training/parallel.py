@@ -24,6 +24,7 @@ from orrery.packing.pack import TextPack
 from orrery.training.ema import PowerEma
 from orrery.training.optim import build_optimiser, load_optimiser_tensors, optimiser_tensors
 from orrery.training.recipe import Recipe
+from orrery.training.sight import Marks
 from orrery.training.stacks import Asking, Flowing
 from orrery.training.state import TrainingState
 
@@ -277,6 +278,7 @@ def some(stack: Flowing | Asking, begin: int, end: int) -> Flowing | Asking:
             stack=replace(stack.stack, token_ids=stack.stack.token_ids[begin:end], tracks=tracks, latents=latents),
             sigmas=stack.sigmas[begin:end],
             weights=tuple(None if weight is None else weight[begin:end] for weight in stack.weights),
+            marks=_some_marks(stack.marks, begin, end, len(stack.sigmas)),
         )
     text, count = stack.text, stack.count
     tokens, patches, sights = (len(values) // count for values in (text.token_ids, stack.patches, text.visual))
@@ -291,4 +293,14 @@ def some(stack: Flowing | Asking, begin: int, end: int) -> Flowing | Asking:
         grids=stack.grids[begin:end],
         count=end - begin,
         labels=stack.labels[begin:end],
+        marks=_some_marks(stack.marks, begin, end, count),
     )
+
+
+def _some_marks(marks: Marks | None, begin: int, end: int, count: int) -> Marks | None:
+    """Those of some of `count` samples, each of which has as many pictures."""
+    if marks is None:
+        return None
+    each = len(marks.shown) // count
+    here = slice(begin * each, end * each)
+    return Marks(shown=marks.shown[here], place=marks.place[here])

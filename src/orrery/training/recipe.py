@@ -57,6 +57,8 @@ class LossWeights:
     sound: float = 1.0
     action: float = 1.0
     text: float = 0.1
+    sight: float = 0.0
+    """Of what a picture shows and where; see `training.sight`. 0 asks for it nowhere."""
 
     def __post_init__(self) -> None:
         for name, weight in settings_to_json(self).items():

@@ -25,6 +25,7 @@ from orrery.tasks.task import Task
 from orrery.training.bank import Asked, Bank, Form
 from orrery.training.loss import Losses
 from orrery.training.recipe import LossWeights, ModalityNoise, Recipe, Share
+from orrery.training.sight import Marks, SightHead
 
 T = TypeVar("T")
 SCENE_TOKENS, CLIP_TOKENS = (32, 64), (64, 96)
@@ -54,6 +55,8 @@ class Flowing:
     sigmas: Float[Tensor, "B S"]
     weights: tuple[Float[Tensor, "B _ _ 1"] | None, ...]
     """Of the tokens of each track; None is 1."""
+    marks: Marks | None = None
+    """What the first frame of the first track shows, where it is given and asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +69,8 @@ class Asking:
     count: int
     labels: Int[Tensor, "B n"]
     """The next token where it is supervised, -100 elsewhere."""
+    marks: Marks | None = None
+    """What the pictures show, one after the other, where it is asked for."""
 
 
 def draw_stacks(bank: Bank, recipe: Recipe, emphasis: Emphasis, step: int) -> list[Flowing | Asking]:
@@ -81,7 +86,9 @@ def draw_stacks(bank: Bank, recipe: Recipe, emphasis: Emphasis, step: int) -> li
         if share.row().writes:
             videos = round(count * emphasis.videos)
             found += [
-                draw_questions(bank, kind, n, choice) for kind, n in (("image", count - videos), ("video", videos)) if n
+                draw_questions(bank, kind, n, choice, sight=recipe.loss_weights.sight > 0)
+                for kind, n in (("image", count - videos), ("video", videos))
+                if n
             ]
         else:
             found.append(draw_flow(bank, share, count, recipe, emphasis, choice, rng))
@@ -151,6 +158,7 @@ def draw_flow(
         stack=stack.with_latents(noised),
         sigmas=sigmas,
         weights=tuple(motion_weights(track, emphasis.motion) for track in tracks),
+        marks=bank.marks(where[:, 0]) if task.vision != "none" and recipe.loss_weights.sight else None,
     )
 
 
@@ -241,14 +249,18 @@ def motion_weights(track: Track, emphasis: float) -> Float[Tensor, "B T P 1"] | 
     return 1 + emphasis * torch.cat([torch.zeros_like(moving[:, :1]), moving], dim=1)
 
 
-def flowing_loss(mot: MoT, flowing: Flowing, weights: LossWeights) -> Losses:
-    """As `loss.flow_loss`, for a stack: each modality's mean over its active values, with token weights."""
+def flowing_loss(mot: MoT, flowing: Flowing, weights: LossWeights, head: SightHead | None = None) -> Losses:
+    """As `loss.flow_loss`, for a stack: each modality's mean over its active values, with token weights.
+
+    Args:
+        head: reads the marks of a stack that has some.
+    """
     config = mot.config
     made = mot.forward_stack(flowing.stack, flowing.sigmas)
     floor = config.sigma_floor if config.prediction == "data" else 0.0
     sums: dict[Kind, Tensor] = {}
     counts: dict[Kind, Tensor] = {}
-    for index, (track, out) in enumerate(zip(flowing.stack.tracks, made, strict=True)):
+    for index, (track, out) in enumerate(zip(flowing.stack.tracks, made.out, strict=True)):
         sigma = flowing.sigmas[:, index, None, None, None]
         latents, active = flowing.stack.latents[index], track.active
         if config.prediction == "data":
@@ -263,20 +275,24 @@ def flowing_loss(mot: MoT, flowing: Flowing, weights: LossWeights) -> Losses:
         counts[track.kind] = counts[track.kind] + active.sum() if track.kind in counts else active.sum()
     parts = {kind: sums[kind] / counts[kind].clamp(min=1) for kind in sums}
     total = torch.stack([weights.of(kind) * part for kind, part in parts.items()]).sum()
-    return Losses(total=total, parts={f"{flowing.task} {kind}": part for kind, part in parts.items()})
+    told: dict[str, Tensor] = {f"{flowing.task} {kind}": part for kind, part in parts.items()}
+    if head is not None and flowing.marks is not None:
+        told[f"{flowing.task} sight"] = seen = head.loss(made.halfway[:, : flowing.marks.shown.shape[1]], flowing.marks)
+        total = total + weights.sight * seen
+    return Losses(total=total, parts=told)
 
 
-def draw_questions(bank: Bank, kind: str, count: int, choice: np.random.Generator) -> Asking:
+def draw_questions(bank: Bank, kind: str, count: int, choice: np.random.Generator, *, sight: bool = False) -> Asking:
     """Questions about stills or videos: a family as likely as any other, then one of its questions."""
     families = [rows for rows in list(bank.questions[kind].values()) if rows]
     if not families:
         raise DatasetError(f"The data hold no questions about {kind}s. Take reason out of the mixture, or ask some.")
     drawn = [_one(families[int(choice.integers(len(families)))], choice) for _ in range(count)]
-    return asking(bank, bank.forms[kind], drawn)
+    return asking(bank, bank.forms[kind], drawn, sight=sight)
 
 
-def asking(bank: Bank, form: Form, drawn: Sequence[Asked]) -> Asking:
-    """Questions of one form as a stack of text."""
+def asking(bank: Bank, form: Form, drawn: Sequence[Asked], *, sight: bool = False) -> Asking:
+    """Questions of one form as a stack of text; with what their pictures show where `sight` is asked for."""
     device, count = bank.device, len(drawn)
     ids = np.stack([asked.ids for asked in drawn])
     labels = np.full_like(ids, -100)
@@ -297,19 +313,32 @@ def asking(bank: Bank, form: Form, drawn: Sequence[Asked]) -> Asking:
         grids=(form.grid,) * count,
         count=count,
         labels=moved(labels, device),
+        marks=bank.marks(frames[:, :: bank.eyes.temporal_patch].reshape(-1)) if sight else None,
     )
 
 
-def asking_loss(mot: MoT, eyes: QwenVision | EdgeVision, asking: Asking, weights: LossWeights) -> Losses:
-    """Cross entropy of the answers, the mean over their tokens."""
-    memory = mot.read(asking.text, eyes(asking.patches, list(asking.grids)))
+def asking_loss(
+    mot: MoT, eyes: QwenVision | EdgeVision, asking: Asking, weights: LossWeights, head: SightHead | None = None
+) -> Losses:
+    """Cross entropy of the answers, the mean over their tokens.
+
+    Args:
+        head: reads the marks of a stack that has some.
+    """
+    sights = eyes(asking.patches, list(asking.grids))
+    memory = mot.read(asking.text, sights)
     # Answers stand behind the pictures; scores of the tokens before need not be worked out.
     first = int(asking.text.visual.shape[0] // asking.count)
     hidden = rearrange(memory.hidden, "(b n) d -> b n d", b=asking.count)[:, first:]
     scores = mot.logits(hidden.flatten(0, 1))
     loss = F.cross_entropy(scores, asking.labels[:, first:].flatten(), ignore_index=-100)
     kind = "still" if asking.grids[0][0] == 1 else "video"
-    return Losses(total=weights.text * loss, parts={f"reason {kind}": loss})
+    total, told = weights.text * loss, {f"reason {kind}": loss}
+    if head is not None and asking.marks is not None:
+        tokens = rearrange(sights.features, "(b n) d -> b n d", b=len(asking.marks.shown))
+        told[f"sight {kind}"] = seen = head.loss(tokens, asking.marks)
+        total = total + weights.sight * seen
+    return Losses(total=total, parts=told)
 
 
 def moved(values: Shaped[np.ndarray, "*n"], device: torch.device) -> Shaped[Tensor, "*n"]:

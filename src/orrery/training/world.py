@@ -37,6 +37,7 @@ from orrery.training.optim import NonFiniteGradientsError
 from orrery.training.parallel import ALONE, Team, shard
 from orrery.training.recipe import LossWeights, Recipe
 from orrery.training.settings_json import settings_from_json, settings_to_json
+from orrery.training.sight import SightHead
 from orrery.training.stacks import (
     Asking,
     Emphasis,
@@ -109,13 +110,19 @@ class WorldModel(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.eyes: QwenVision | EdgeVision = vision_encoder(eyes)
+        self.sight = nn.ModuleDict({"read": SightHead(eyes.out_width), "made": SightHead(config.width)})
 
     # Everything that training asks of the model goes through these two, so that a model in parts knows when it is used.
     def losses(self, stack: Flowing | Asking, weights: LossWeights) -> Losses:
         """What a stack costs."""
         if isinstance(stack, Flowing):
-            return flowing_loss(self.mot, stack, weights)
-        return asking_loss(self.mot, self.eyes, stack, weights)
+            return flowing_loss(self.mot, stack, weights, self._head("made"))
+        return asking_loss(self.mot, self.eyes, stack, weights, self._head("read"))
+
+    def _head(self, name: str) -> SightHead:
+        head = self.sight[name]
+        assert isinstance(head, SightHead)
+        return head
 
     def likeliest(self, stack: Asking) -> Int[Tensor, "B n"]:
         """The token that each token is most likely followed by."""

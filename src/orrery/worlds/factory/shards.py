@@ -16,8 +16,8 @@ from orrery.worlds.factory.drawing import Drawing
 from orrery.worlds.factory.questions.question import Question
 from orrery.worlds.factory.stream import Record
 
-FORMAT, VERSION = "orrery.factory_records", 1
-ARRAYS = ("state", "action", "expert", "parts", "sound")
+FORMAT, VERSION = "orrery.factory_records", 2
+ARRAYS = ("state", "action", "expert", "parts", "view", "sound")
 
 
 def write_shard(path: Path, records: Sequence[Record]) -> None:
@@ -71,6 +71,7 @@ def _record(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> Record:
             **row,
             **{name: arrays.get(name) for name in ARRAYS},
             "drawing": Drawing.from_arrays(drawn),
+            "looks": tuple((finish, kind) for finish, kind in row["looks"]),
             "instructions": tuple(row["instructions"]),
             "captions": tuple(row["captions"]),
             "scenes": tuple((frame, text) for frame, text in row["scenes"]),

@@ -29,7 +29,7 @@ from orrery.worlds.factory.mixture import CLEARANCES_M, RecordSpec, StreamSplit,
 from orrery.worlds.factory.pcm import pcm
 from orrery.worlds.factory.questions.question import FORESEEN, WATCHED, Question, ask
 from orrery.worlds.factory.questions.sights import Witness
-from orrery.worlds.factory.render import Renderer
+from orrery.worlds.factory.render import Renderer, project
 from orrery.worlds.factory.rollout import Attempt
 from orrery.worlds.factory.scene_words import clip_caption, scene_caption
 from orrery.worlds.factory.tasks import TASKS
@@ -38,6 +38,8 @@ AFTER_STEPS = 16
 """Steps after success or loss, so that 16 actions follow on every state up to it."""
 SIZE_PX = 128
 """Side of the front camera's pictures: what is too small in them is neither asked about nor mentioned."""
+FLOOR_M = -0.05
+"""What is lower has fallen off the bench."""
 CAPTIONS = 3
 SCENES = 2
 """Frames of a record with a caption of their own, the first among them."""
@@ -77,6 +79,11 @@ class Record:
     """What the expert would have done at frame t."""
     parts: Float32[np.ndarray, "T P 7"]
     """Middles in metres and quaternions (w, x, y, z)."""
+    view: Float32[np.ndarray, "T things 2"]
+    """Where the middles of the parts and, last, of the gripper are in the front picture: right and down, in sides of
+    it. Beyond 0 and 1, or NaN, is out of it."""
+    looks: tuple[tuple[str, str], ...]
+    """Finish and kind of each part."""
     sound: Int16[np.ndarray, "N 2"] | None
     """Left and right at 16 kHz, 800 samples a frame."""
     instructions: tuple[str, ...]
@@ -137,6 +144,8 @@ def record_of(spec: RecordSpec, *, sound: bool = True, questions: bool = True) -
         action=np.stack([moment.action for moment in moments]),
         expert=np.stack([moment.expert for moment in moments]),
         parts=np.stack([moment.parts for moment in moments]).astype(np.float32),
+        view=view_of(played.cell, attempt),
+        looks=tuple((placed.part.finish, placed.part.kind) for placed in attempt.job.layout.parts),
         sound=heard,
         instructions=tuple(
             attempt.job.instruction(phrasing)
@@ -150,6 +159,18 @@ def record_of(spec: RecordSpec, *, sound: bool = True, questions: bool = True) -
         questions=tuple(asked),
         events=tuple((event.time_s - begin_s, event.kind, event.subject) for event in attempt.events),
     )
+
+
+def view_of(cell: Cell, attempt: Attempt) -> Float32[np.ndarray, "T things 2"]:
+    """As `Record.view`. The camera stands still; parts below the floor are gone."""
+    grippers = np.stack([moment.proprioception[:3] for moment in attempt.moments])
+    things_m = np.concatenate(
+        [np.stack([moment.parts[:, :3] for moment in attempt.moments]), grippers[:, None]], axis=1
+    )
+    flat = things_m.reshape(-1, 3)
+    seen = project(cell.model, cell.data, "front", flat, 1, 1)[:, :2]
+    seen[flat[:, 2] < FLOOR_M] = np.nan
+    return seen.reshape(*things_m.shape[:2], 2).astype(np.float32)
 
 
 def history_of(played: Episode) -> list[Sounding]:
