@@ -62,7 +62,7 @@ def test_a_run_ends_in_a_checkpoint_that_loads(monkeypatch, capsys, sketches, re
     model = orrery.load(out / "checkpoint")
     assert (model.family, model.origin.trained, model.origin.licence) == ("pico", True, "OpenMDW-1.1")
     assert set(model.tasks) == {"policy_no_video", "reason"}
-    question = orrery.Request(task="reason", prompt="What is on the belt?", max_tokens=4)
+    question = orrery.Request(task="reason", prompt="What is on the belt?", max_new_tokens=4)
     assert isinstance(orrery.run(model, question).text, str)
 
 

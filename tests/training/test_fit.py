@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,11 +137,18 @@ def test_what_nothing_can_be_learnt_from_is_named(shards, ground, tmp_path):
         fit(wider, tmp_path / "wide", shards=shards, ground=ground)
 
 
-def test_records_of_validation_are_those_of_their_split(monkeypatch):
-    made = []
-    monkeypatch.setattr(fit_module, "record_of", lambda spec: made.append((spec.split, spec.index)) or records()[0])
-    assert len(fit_module.validation_records(3, 0)) == 3
-    assert made == [("validation", 0), ("validation", 1), ("validation", 2)]
+def test_records_of_validation_are_the_first_of_their_split_in_order(monkeypatch):
+    asked = []
+
+    @contextmanager
+    def arriving(first, workers, *, split):
+        asked.append((first, split))
+        assert workers >= 1
+        yield iter([replace(records()[0], index=index) for index in (2, 0, 3, 1)])
+
+    monkeypatch.setattr(fit_module, "stream", arriving)
+    assert [record.index for record in fit_module.validation_records(3, 0)] == [0, 1, 2]
+    assert asked == [(0, "validation")]
 
 
 def test_costs_are_noted_as_they_are_logged(shards, ground, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from orrery.errors import DatasetError
+from orrery.training.ground import EMPHASIS, views_of, weights_of
 from orrery.training.sight import GRIPPER, NAMES, NOWHERE, RARE, SIDE, SLOTS, Marks, SightHead, marks_of, slots_of
 from orrery.worlds.factory.episode import perform
 from orrery.worlds.factory.mixture import CLEARANCES_M, spec_of
@@ -105,3 +106,14 @@ def test_a_head_begins_at_nothing_and_learns_marks_by_heart() -> None:
 def test_names_end_with_the_gripper() -> None:
     assert NAMES[GRIPPER] == "gripper"
     assert len(set(NAMES)) == len(NAMES)
+
+
+def test_pixels_of_things_count_more_in_the_codecs_loss() -> None:
+    views = torch.from_numpy(views_of(records()[:2]))[:1]
+    weights = weights_of(views, 128, 128)[0]
+    for right, down in views[0].nan_to_num(nan=-1).tolist():
+        if 0 <= right < 1 and 0 <= down < 1:
+            assert weights[int(down * 128), int(right * 128)] > 1 + 0.9 * EMPHASIS
+    assert weights.median() < 1.1
+    nobody = torch.full_like(views, torch.nan)
+    assert torch.equal(weights_of(nobody, 128, 128), torch.ones(1, 128, 128))

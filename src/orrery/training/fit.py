@@ -7,6 +7,7 @@ the episodes that arrive then, and not to the bit.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,9 +31,8 @@ from orrery.training.recipes import RECIPES
 from orrery.training.state import load_state
 from orrery.training.world import Feed, WorldModel, WorldRecipe, compile_blocks, shard_world, train_world
 from orrery.weights.atomic import write_atomic
-from orrery.worlds.factory.mixture import spec_of
 from orrery.worlds.factory.shards import read_shard
-from orrery.worlds.factory.stream import Record, record_of, stream
+from orrery.worlds.factory.stream import Record, stream
 
 TOGETHER = 32
 """Episodes that are drawn and encoded at once."""
@@ -187,9 +187,7 @@ def fit(
 
 def validation_records(count: int, workers: int) -> list[Record]:
     """The first records of the validation split, the same whoever makes them."""
-    if not workers:
-        return [record_of(spec_of(index, "validation")) for index in range(count)]
-    with stream(0, workers, split="validation") as live:
+    with stream(0, workers or max(1, (os.cpu_count() or 2) // 2), split="validation") as live:
         found: dict[int, Record] = {}
         while any(index not in found for index in range(count)):
             record = next(live)
