@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from makers.world_run import INDICES, new_bank, records
 
 from orrery.errors import DatasetError
 from orrery.training.ground import EMPHASIS, views_of, weights_of
@@ -15,7 +16,6 @@ from orrery.worlds.factory.parts import FINISHES
 from orrery.worlds.factory.render import Renderer
 from orrery.worlds.factory.rollout import film
 from orrery.worlds.factory.stream import AFTER_STEPS, Record
-from tests.makers.world_run import INDICES, new_bank, records
 
 
 def marks_for(record: Record) -> Marks:
