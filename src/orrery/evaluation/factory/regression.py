@@ -7,11 +7,10 @@ from orrery.evaluation.factory.codec import codec
 from orrery.evaluation.factory.dynamics import forward_dynamics
 from orrery.evaluation.factory.figure import QUICK, Figure, Outcome, Suite
 from orrery.evaluation.factory.inverse import inverse_dynamics
-from orrery.evaluation.factory.policy import policy
-from orrery.evaluation.factory.reasoner import answered_right, grounding
+from orrery.evaluation.factory.reasoner import answered_right
 from orrery.runtime.model import Model
 
-SLICE = replace(QUICK, name="regression", windows=1, inverse_windows=1, question_episodes=4, per_family=3)
+SLICE = replace(QUICK, name="regression", windows=1, inverse_windows=1, question_episodes=3, per_family=2)
 SEED = 77
 
 
@@ -20,7 +19,8 @@ def regression(model: Model) -> dict[str, float]:
 
     Returns:
         Of what the checkpoint can do: decibels over the copied last frame and over shuffled actions, R2 of recovered
-        actions, percent of right answers and of points in their mask, and PSNR of the codec.
+        actions, percent of right answers, and PSNR of the codec. The policy is left out: a handful of trials says
+        nothing, and more take too long.
 
     Raises:
         ContractError: a checkpoint for something else than the factory gantry.
@@ -45,8 +45,4 @@ def regression(model: Model) -> dict[str, float]:
         keep(inverse_dynamics(model, suite), "R2 of dx_m", "R2 of dy_m", "R2 of dz_m", "R2 of gripper")
     if can(model, "reason"):
         found["Right answers"] = answered_right(model, suite)
-        keep(grounding(model, suite), "Points within the mask, seen words and pairs")
-    if can(model, "policy_no_video"):
-        pressing = replace(suite, size=replace(SLICE, trials=1, steps=64))
-        keep(policy(model, pressing), "Success over all tasks, seen words and pairs")
     return found
