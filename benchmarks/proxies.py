@@ -42,17 +42,9 @@ from orrery.training.ground import check_fits, factory_contract, open_ground
 from orrery.training.recipe import ModalityNoise, Recipe
 from orrery.training.stacks import Emphasis, Flowing, draw_flow, draw_stacks, moved
 from orrery.training.state import new_state
-from orrery.training.world import (
-    WorldModel,
-    WorldRecipe,
-    as_written,
-    compile_blocks,
-    flops_of,
-    graphs_of,
-    shuffled_actions,
-    take_step,
-    validate,
-)
+from orrery.training.validation import shuffled_actions, validate
+from orrery.training.world import WorldRecipe, flops_of, graphs_of, take_step
+from orrery.training.world_model import WorldModel, as_written, compile_blocks
 from orrery.worlds.factory.shards import read_shard
 from orrery.worlds.factory.stream import Record
 

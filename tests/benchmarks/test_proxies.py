@@ -12,7 +12,7 @@ from makers.world_run import EYES, INDICES, RECIPE, RUN, full_bank, records, ske
 from orrery.errors import SettingsError
 from orrery.training.recipe import Share
 from orrery.training.recipes import PICO_RUN
-from orrery.training.world import WorldModel
+from orrery.training.world_model import WorldModel
 from orrery.worlds.factory.shards import write_shard
 
 TASKS = ("forward_dynamics", "inverse_dynamics", "policy_no_video")
@@ -33,7 +33,7 @@ def sketches():
 
 
 def test_each_variant_prints_what_it_learned(proxies, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("orrery.training.world.LEVELS", (0.5,))
+    monkeypatch.setattr("orrery.training.validation.LEVELS", (0.5,))
     shard, ground, recipe = tmp_path / "shard.npz", tmp_path / "ground", tmp_path / "tiny.json"
     write_shard(shard, records())
     write_ground(ground)

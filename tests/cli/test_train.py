@@ -47,7 +47,7 @@ def test_a_run_ends_in_a_checkpoint_that_loads(monkeypatch, capsys, sketches, re
     write_ground(tmp_path / "ground")
     # In place of 48 simulated ones.
     monkeypatch.setattr("orrery.training.fit.validation_records", lambda count, workers: list(records()[:count]))
-    monkeypatch.setattr("orrery.training.world.LEVELS", (0.5,))
+    monkeypatch.setattr("orrery.training.validation.LEVELS", (0.5,))
     call(monkeypatch, "train", recipe, "--out", out, "--shards", shard, "--ground", tmp_path / "ground")
     assert {path.name for path in out.iterdir()} == {
         "recipe.json", "log.jsonl", "facts.json", "curves.png", "state", "checkpoint",

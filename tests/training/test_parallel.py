@@ -20,7 +20,7 @@ from orrery.training.fit import fit
 from orrery.training.loop import LOG, STATE
 from orrery.training.parallel import ALONE, Rows, Team, some, team_of
 from orrery.training.stacks import Asking, draw_stacks
-from orrery.training.world import WorldModel
+from orrery.training.world_model import WorldModel
 from orrery.weights.folder import open_folder
 from orrery.weights.shard import read_tensors
 from orrery.worlds.factory.shards import write_shard

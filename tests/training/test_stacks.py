@@ -25,7 +25,7 @@ from orrery.training.stacks import (
     samples_of,
 )
 from orrery.training.start import start_weights
-from orrery.training.world import WorldModel
+from orrery.training.world_model import WorldModel
 
 PLAIN = Emphasis(motion=0.0, history_noise=0.0)
 SHARES = (

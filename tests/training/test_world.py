@@ -12,24 +12,17 @@ import torch
 from makers.world_run import EYES, MIXTURE, MODEL, RECIPE, RUN, full_bank, new_bank, records, sketched
 
 from orrery.errors import DatasetError, SettingsError
-from orrery.training import world
+from orrery.training import validation
+from orrery.training.feed import Feed
 from orrery.training.loop import LOG, STATE
 from orrery.training.optim import NonFiniteGradientsError, OptimiserSettings
 from orrery.training.recipe import LossWeights, Recipe, Share
 from orrery.training.recipes import PICO_RUN, RECIPES, TASKS
 from orrery.training.stacks import Asking, Flowing, draw_stacks
 from orrery.training.state import load_state, new_state
-from orrery.training.world import (
-    LEVELS,
-    Feed,
-    WorldModel,
-    WorldRecipe,
-    flops_of,
-    shuffled_actions,
-    take_step,
-    train_world,
-    validate,
-)
+from orrery.training.validation import LEVELS, shuffled_actions, validate
+from orrery.training.world import WorldRecipe, flops_of, take_step, train_world
+from orrery.training.world_model import WorldModel
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +118,7 @@ def test_the_work_of_a_step_is_counted_for_both_towers():
 
 def test_validation_is_by_task_modality_and_level_and_leaves_the_model_as_it_was(monkeypatch):
     assert len(LEVELS) == 5
-    monkeypatch.setattr(world, "LEVELS", (0.3, 0.9))
+    monkeypatch.setattr(validation, "LEVELS", (0.3, 0.9))
     recipe = only(MIXTURE[0], replace(MIXTURE[4], weight=1.0))
     model = new_model(recipe)
     with torch.no_grad():

@@ -24,12 +24,14 @@ from orrery.tokenizers.eyes import PICO_EYES
 from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
 from orrery.tokenizers.text import TextTokenizer
 from orrery.training.bank import Bank
+from orrery.training.feed import Feed
 from orrery.training.ground import check_fits, factory_contract, make_ground, open_ground
 from orrery.training.loop import STATE
 from orrery.training.parallel import team_of
 from orrery.training.recipes import RECIPES
 from orrery.training.state import load_state
-from orrery.training.world import Feed, WorldModel, WorldRecipe, compile_blocks, shard_world, train_world
+from orrery.training.world import WorldRecipe, shard_world, train_world
+from orrery.training.world_model import WorldModel, compile_blocks
 from orrery.weights.atomic import write_atomic
 from orrery.worlds.factory.shards import read_shard
 from orrery.worlds.factory.stream import Record, stream

@@ -82,7 +82,11 @@ class Team:
         mine = some(stack, begin, end)
         if isinstance(stack, Asking):
             assert isinstance(mine, Asking)
-            return mine, (mine.labels >= 0).sum() / (stack.labels >= 0).sum()
+            share = (mine.labels >= 0).sum() / (stack.labels >= 0).sum()
+            if mine.marks is not None:
+                # Pictures count by their number, not by the words of the answers.
+                mine = replace(mine, marks=replace(mine.marks, weight=(end - begin) / count / share))
+            return mine, share
         # In a stack that is denoised, all samples are shown and score alike.
         return mine, (end - begin) / count
 

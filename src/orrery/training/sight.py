@@ -39,6 +39,8 @@ class Marks:
     """1 or 0."""
     place: Float[Tensor, "B tokens 4"]
     """Where in the token, as PLACES has it; of account where a part, or the gripper, is shown."""
+    weight: Float[Tensor, ""] | float = 1.0
+    """Factor on the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +106,8 @@ class SightHead(nn.Module):
         nn.init.constant_(self.out.bias[: len(NAMES)], RARE)
 
     def loss(self, tokens: Float[Tensor, "B tokens D"], marks: Marks) -> Float[Tensor, ""]:
-        """Cross entropy in nats a token, summed over names, and the mean |error| of places in half sides of a token."""
+        """Cross entropy in nats a token, summed over names, and a fifth of what places are off in half
+        sides of a token, the mean over the four numbers of a picture."""
         read = self.out(self.norm(tokens.float())).float()
         names = (
             F.binary_cross_entropy_with_logits(read[..., : len(NAMES)], marks.shown, reduction="none").sum(-1).mean()
@@ -112,5 +115,6 @@ class SightHead(nn.Module):
         part = marks.shown[..., :GRIPPER].amax(-1, keepdim=True)
         gripper = marks.shown[..., GRIPPER:]
         there = torch.cat([part, part, gripper, gripper], dim=-1)
-        away = ((read[..., len(NAMES) :] - marks.place).abs() * there).sum() / there.sum().clamp(min=1)
-        return names + 0.2 * away
+        # By the number of pictures, not of things: so that parts of a batch add up to the whole.
+        away = ((read[..., len(NAMES) :] - marks.place).abs() * there).sum() / (len(tokens) * PLACES)
+        return marks.weight * (names + 0.2 * away)

@@ -6,58 +6,35 @@ The run is a `WorldRecipe`; its data arrive while it runs. What a step consists 
 
 import json
 import os
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from orrery.errors import DatasetError, SettingsError
-from orrery.model.config import MoTConfig
-from orrery.model.mot import MoT
-from orrery.model.vision import EdgeVision, QwenVision, vision_encoder
 from orrery.model.vision_config import VisionEncoderConfig
 from orrery.tokenizers.autoencoder import AutoencoderConfig
 from orrery.tokenizers.sound_autoencoder import SoundAutoencoderConfig
 from orrery.training.bank import Bank
 from orrery.training.curves import CURVES, Drawing
+from orrery.training.feed import Feed, Filling
 from orrery.training.graphs import Graphs
 from orrery.training.loop import LOG, STATE, keep_log, stop_on_sigterm
-from orrery.training.loss import Losses
 from orrery.training.optim import NonFiniteGradientsError
 from orrery.training.parallel import ALONE, Team, shard
-from orrery.training.recipe import LossWeights, Recipe
+from orrery.training.recipe import Recipe
 from orrery.training.settings_json import settings_from_json, settings_to_json
-from orrery.training.sight import SightHead
-from orrery.training.stacks import (
-    Asking,
-    Emphasis,
-    Flowing,
-    asking,
-    asking_loss,
-    draw_flow,
-    draw_stacks,
-    flowing_loss,
-    samples_of,
-)
-from orrery.training.start import start_weights
+from orrery.training.stacks import Asking, Emphasis, Flowing, draw_stacks
 from orrery.training.state import TrainingState, new_state, save_state
-from orrery.worlds.factory.stream import Record
+from orrery.training.validation import validate
+from orrery.training.world_model import WorldModel
 
 _VERSION = 1
-LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Noise levels at which validation losses are taken."""
-COMPILED = ("look_at_text", "look_at_latents", "finish")
-"""Methods of a block of the Mixture-of-Transformers that look at each token alone."""
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0}
 """Dense bfloat16, by the vendor's datasheet; what utilisation is measured against."""
 
@@ -98,136 +75,6 @@ class WorldRecipe:
         if document.get("version") != _VERSION:
             raise SettingsError(f"The recipe has version {document.get('version')!r}, this program reads {_VERSION}.")
         return settings_from_json(cls, {k: v for k, v in document.items() if k != "version"}, "recipe")
-
-
-class WorldModel(nn.Module):
-    """What is trained together: the Mixture-of-Transformers and the eyes of its text tower."""
-
-    def __init__(self, config: MoTConfig, eyes: VisionEncoderConfig, seed: int) -> None:
-        super().__init__()
-        self.mot = MoT(config)
-        start_weights(self.mot, seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.eyes: QwenVision | EdgeVision = vision_encoder(eyes)
-        self.sight = nn.ModuleDict({"read": SightHead(eyes.out_width), "made": SightHead(config.width)})
-
-    # Everything that training asks of the model goes through these two, so that a model in parts knows when it is used.
-    def losses(self, stack: Flowing | Asking, weights: LossWeights) -> Losses:
-        """What a stack costs."""
-        if isinstance(stack, Flowing):
-            return flowing_loss(self.mot, stack, weights, self._head("made"))
-        return asking_loss(self.mot, self.eyes, stack, weights, self._head("read"))
-
-    def _head(self, name: str) -> SightHead:
-        head = self.sight[name]
-        assert isinstance(head, SightHead)
-        return head
-
-    def likeliest(self, stack: Asking) -> Int[Tensor, "B n"]:
-        """The token that each token is most likely followed by."""
-        memory = self.mot.read(stack.text, self.eyes(stack.patches, list(stack.grids)))
-        return self.mot.logits(memory.hidden).argmax(-1).reshape(stack.labels.shape)
-
-
-class Feed:
-    """Records that arrive from an iterator in a thread of its own, so that a step never waits for them."""
-
-    def __init__(self, records: Iterable[Record], most: int = 1024) -> None:
-        # Enough for workers to go on while codecs are trained; a record has a third of a megabyte.
-        self._ready: queue.Queue[Record] = queue.Queue(most)
-        self._error: BaseException | None = None
-        self._stop = threading.Event()
-        self.ended = False
-        self._thread = threading.Thread(target=self._drain, args=(records,), daemon=True)
-        self._thread.start()
-
-    def _drain(self, records: Iterable[Record]) -> None:
-        try:
-            for record in records:
-                while not self._stop.is_set():
-                    try:
-                        self._ready.put(record, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if self._stop.is_set():
-                    return
-        except Exception as error:
-            self._error = error
-        finally:
-            self.ended = True
-
-    def take(self, *, wait_s: float = 0.0, most: int = 32) -> list[Record]:
-        """What has arrived; waits for the first one, unless no more will come.
-
-        Raises:
-            Exception: what ended the iterator, if it was an error, once everything before it is taken.
-        """
-        found: list[Record] = []
-        try:
-            while len(found) < most:
-                waits = wait_s and not found and not self.ended
-                found.append(self._ready.get(timeout=wait_s) if waits else self._ready.get_nowait())
-        except queue.Empty:
-            if self._error is not None and not found:
-                raise self._error from None
-        return found
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-
-class Filling:
-    """Fills a bank from a feed in a thread of its own; use it in a `with` block."""
-
-    def __init__(self, bank: Bank, feed: Feed) -> None:
-        self._bank, self._feed = bank, feed
-        self._stop = threading.Event()
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._fill, daemon=True)
-
-    def _fill(self) -> None:
-        device = self._bank.device
-        # A stream of its own, or what it copies would wait for the steps that are queued.
-        aside = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
-        try:
-            with aside:
-                while not self._stop.is_set() and not self._bank.full:
-                    ended, arrived = self._feed.ended, self._feed.take(wait_s=0.2, most=8)
-                    self._bank.add(arrived)
-                    if ended and not arrived:
-                        return
-        except Exception as error:
-            self._error = error
-
-    def check(self) -> None:
-        """Raise what ended the filling, if it was an error."""
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> "Filling":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-def compile_blocks(model: WorldModel) -> None:
-    """Compile what looks at each token alone, once for any number of tokens; attention calls its kernels as it is."""
-    torch._dynamo.config.cache_size_limit = 64
-    for block in model.mot.blocks:
-        for name in COMPILED:
-            setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
-    for block in model.eyes.blocks:
-        # Once for stills and once for videos: what a block is told of its pictures is no tensor.
-        block.compile(dynamic=False)
 
 
 def shard_world(model: WorldModel, recipe: WorldRecipe, state: TrainingState | None, team: Team) -> TrainingState:
@@ -311,102 +158,6 @@ def flops_of(model: WorldModel, stacks: list[Flowing | Asking]) -> float:
             count, text = stack.labels.shape
             total += count * (text * linear + pairs * text * text / 2)
     return 3 * c.layers * total
-
-
-@torch.no_grad()
-def validate(model: WorldModel, bank: Bank, recipe: Recipe, emphasis: Emphasis) -> dict[str, float]:
-    """Losses on fixed windows by task, modality and noise level, unweighted, and what other actions do to the video.
-
-    `actions ratio`: the video loss of forward dynamics with the actions of another window, over that with the true
-    ones, mean over the levels; 1 says that actions are not listened to.
-    """
-    plain = replace(emphasis, motion=0.0, history_noise=0.0)
-    with as_written(model):
-        return _validated(model, bank, recipe, plain)
-
-
-@contextmanager
-def as_written(model: WorldModel) -> Iterator[None]:
-    """Blocks without what `compile_blocks` did: compiling them again, without gradients, takes longer than a
-    validation."""
-    blocks = [
-        (block, name, block.__dict__.pop(name))
-        for block in model.mot.blocks
-        for name in COMPILED
-        if name in vars(block)
-    ]
-    seeing = [(block, block._compiled_call_impl) for block in model.eyes.blocks]
-    for block, _ in seeing:
-        block._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for block, name, compiled in blocks:
-            setattr(block, name, compiled)
-        for block, compiled in seeing:
-            block._compiled_call_impl = compiled
-
-
-def _validated(model: WorldModel, bank: Bank, recipe: Recipe, plain: Emphasis) -> dict[str, float]:
-    device = bank.device
-    found: dict[str, float] = {}
-    ratios = []
-    model.eval()
-    for share, _ in samples_of(recipe):
-        if share.row().writes:
-            continue
-        for level in LEVELS:
-            choice, rng = np.random.default_rng(1), torch.Generator(device).manual_seed(1)
-            flowing = draw_flow(bank, share, 64, recipe, plain, choice, rng, level=level)
-            # The mean squared error of the data itself: comparable over levels.
-            unit = replace(flowing, sigmas=flowing.sigmas)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                parts = model.losses(unit, recipe.loss_weights).parts
-            scale = max(level, model.mot.config.sigma_floor) ** 2 if model.mot.config.prediction == "data" else level**2
-            name = "+sound" if share.sound else ""
-            found |= {f"{kind}{name} @{level}": float(part) * scale for kind, part in parts.items()}
-            if share.task == "forward_dynamics" and share.sound is None:
-                other = shuffled_actions(flowing)
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                    wrong = model.losses(other, recipe.loss_weights).parts
-                key = "forward_dynamics vision"
-                ratios.append(float(wrong[key]) / float(parts[key]))
-    if ratios:
-        found["actions ratio"] = float(np.mean(ratios))
-    if any(share.row().writes for share in recipe.mixture):
-        found |= right_answers(model, bank, recipe)
-    model.train()
-    return found
-
-
-def shuffled_actions(flowing: Flowing) -> Flowing:
-    """The same windows, each with the actions of the next one."""
-    stack = flowing.stack
-    tracks = tuple(
-        replace(track, clean=track.clean.roll(1, 0)) if track.kind == "action" else track for track in stack.tracks
-    )
-    latents = [
-        x.roll(1, 0) if track.kind == "action" else x for track, x in zip(stack.tracks, stack.latents, strict=True)
-    ]
-    return replace(flowing, stack=replace(stack, tracks=tracks).with_latents(latents))
-
-
-@torch.no_grad()
-def right_answers(model: WorldModel, bank: Bank, recipe: Recipe, most: int = 64) -> dict[str, float]:
-    """Share of the answers whose every token is the likeliest one, by family, given the tokens before."""
-    found = {}
-    for kind, families in bank.questions.items():
-        for family, rows in families.items():
-            if len(rows) < 8:
-                continue
-            stack = asking(bank, bank.forms[kind], rows[:most])
-            with torch.autocast(bank.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                best = model.likeliest(stack)
-            wrong = (best != stack.labels) & (stack.labels >= 0)
-            found[f"right {family}"] = float((~wrong.any(dim=1)).float().mean())
-    if found:
-        found["right mean"] = float(np.mean(list(found.values())))
-    return found
 
 
 Tell = Callable[[dict[str, Any]], None]
