@@ -76,14 +76,15 @@ def mean_absolute_error(predicted: Float[np.ndarray, "N A"], true: Float[np.ndar
 
 
 def r_squared(predicted: Float[np.ndarray, "N A"], true: Float[np.ndarray, "N A"]) -> tuple[float | None, ...]:
-    """1 - sum (predicted - true)^2 / sum (true - mean true)^2 for each column; None for one that never changes.
+    """1 - sum (predicted - true)^2 / sum (true - mean true)^2 for each column; None for one that never changes, by 1e-6
+    of its largest value or of 1.
 
     1 is perfect, 0 is what their own mean would score, and worse than the mean is negative.
     """
     missed = np.square(predicted.astype(np.float64) - true.astype(np.float64)).sum(axis=0)
     spread = np.square(true.astype(np.float64) - true.mean(axis=0, dtype=np.float64)).sum(axis=0)
     # A constant column of float32 values has a spread of rounding errors, not of 0.
-    least = 1e-12 * len(true) * np.maximum(np.square(true.astype(np.float64)).max(axis=0), 1e-12)
+    least = 1e-12 * len(true) * np.maximum(np.square(true.astype(np.float64)).max(axis=0), 1.0)
     return tuple(
         float(1 - miss / total) if total > floor else None
         for miss, total, floor in zip(missed, spread, least, strict=True)

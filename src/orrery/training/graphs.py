@@ -42,12 +42,13 @@ class Graphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, stack: Flowing | Asking) -> dict[str, Tensor]:
-        """The losses of a stack; they change when another one of its shape is worked out."""
+        """The losses of a stack."""
         known, tensors = self.record(stack)
         for mine, given in zip(known.inputs, tensors, strict=True):
             mine.copy_(given)
         known.graph.replay()
-        return known.parts
+        # Copies: graphs share memory, and one recorded earlier may write over these losses when it is replayed.
+        return {name: part.clone() for name, part in known.parts.items()}
 
     def record(self, stack: Flowing | Asking) -> tuple[Recorded, list[Tensor]]:
         """What is recorded for the shape of a stack, now if not before, and the stack's own tensors."""

@@ -578,12 +578,12 @@ def _played(seed: int) -> tuple[Cell, Attempt]:
     while True:
         task = tuple(TASKS)[int(rng.integers(len(TASKS)))]
         behaviour = BEHAVIOURS[BEHAVIOURS_SEEN[int(rng.integers(len(BEHAVIOURS_SEEN)))]]
-        job = draw_job(task, rng, pairs="all", random_look=bool(rng.random() < RANDOM_LOOK))
         try:
+            job = draw_job(task, rng, pairs="all", random_look=bool(rng.random() < RANDOM_LOOK))
             cell = Cell(job.layout, job.parameters)
             break
         except TaskError:
-            # One cell in some thousands is drawn with a part in a rail; another one, then.
+            # One in some thousands has a part in a rail, or no room on the bench; another one, then.
             continue
     return cell, roll(cell, job, policy(behaviour, job, np.random.default_rng([seed, 1])))
 

@@ -16,7 +16,7 @@ from orrery.training.ema import power_gamma
 from orrery.training.optim import LearningRate, OptimiserSettings
 from orrery.training.settings_json import settings_from_json, settings_to_json
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,7 +116,7 @@ def draw_flow(
     *,
     level: float | None = None,
 ) -> Flowing:
-    """Examples of one share, noised; all at one noise level where `level` is given, with their captions."""
+    """Examples of one share, noised; all at one noise level where `level` is given, then as the task is asked."""
     task, config = share.row(), recipe.model
     if task.name == "text_to_image":
         ids, first = _captioned(bank.scenes, SCENE_TOKENS, count, choice, task)
@@ -126,7 +126,9 @@ def draw_flow(
         pool = bank.policy if task.name.startswith("policy") else bank.sounding if task.sound else bank.windows
         first = np.asarray(_some(pool, count, choice, task))
         ids = np.stack([_one(bank.instructions[bank.episode_of[frame]], choice) for frame in first])
-    dropped = choice.random(count) < (share.caption_dropout if level is None else -1)
+    # Measured with captions, unless the task is never asked with one.
+    kept = level is not None and share.caption_dropout < 1
+    dropped = choice.random(count) < (-1 if kept else share.caption_dropout)
     if len(bank.empty) == ids.shape[1]:
         ids[dropped] = bank.empty
     elif dropped.any():

@@ -25,7 +25,7 @@ def make(first: int, step: int, split: StreamSplit, *, sound: bool, questions: b
         try:
             record = record_of(spec_of(index, split), sound=sound, questions=questions)
         except TaskError as error:
-            # One cell in some thousands is drawn with a part in a rail.
+            # One in some thousands has a part in a rail, or no room on the bench.
             print(f"Record {index} of {split} is left out: {error}", file=sys.stderr, flush=True)
             index += step
             continue

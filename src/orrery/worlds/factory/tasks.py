@@ -196,7 +196,7 @@ def _spread(
                 Placed(part=part, position_m=(float(x), float(y), part.half_height_m), yaw_rad=float(yaw))
                 for part, (x, y), yaw in zip(parts, spots, yaws, strict=True)
             ]
-    raise AssertionError(f"{len(parts)} parts do not fit on the bench")
+    raise TaskError(f"{len(parts)} parts do not fit on the bench beside each other. Draw the job with another seed.")
 
 
 def _on_belt(rng: Rng, parts: Sequence[Part], parameters: CellParameters, first_m: float, gap_m: float) -> list[Placed]:
