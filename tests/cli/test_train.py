@@ -11,10 +11,9 @@ import pytest
 from makers.world_run import INDICES, MIXTURE, RECIPE, RUN, records, sketched, write_ground
 
 import orrery
-from orrery.cli import episodes as episodes_module
 from orrery.cli import main as command_line
 from orrery.cli.train import print_row
-from orrery.worlds.factory import stream as stream_module
+from orrery.worlds.factory import shard_folder
 from orrery.worlds.factory.mixture import spec_of
 from orrery.worlds.factory.shards import read_shard, write_shard
 from orrery.worlds.factory.stream import record_of
@@ -116,8 +115,8 @@ class Records:
 @pytest.fixture
 def simulated(monkeypatch) -> type[Records]:
     monkeypatch.setattr(Records, "opened", [])
-    monkeypatch.setattr(stream_module, "stream", Records)
-    monkeypatch.setattr(episodes_module, "TOGETHER", 3)
+    monkeypatch.setattr(shard_folder, "stream", Records)
+    monkeypatch.setattr(shard_folder, "TOGETHER", 3)
     return Records
 
 

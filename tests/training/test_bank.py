@@ -10,8 +10,8 @@ import torch
 from makers.world_run import EYES, INDICES, full_bank, new_bank, parts, records, sketch, sketched
 
 from orrery.tokenizers.autoencoder import unstack_latents
-from orrery.tokenizers.eyes import PICO_EYES, patchify
-from orrery.training.bank import STILL_TEXT, VIDEO_TEXT
+from orrery.tokenizers.eyes import PICO_EYES, Look, patchify, reason_positions
+from orrery.training.bank import STILL_TEXT, VIDEO_TEXT, Template, question_prompt
 from orrery.training.stacks import asking
 
 CHUNK = 16
@@ -199,3 +199,15 @@ def test_latents_of_a_window_are_a_first_frame_and_four_by_four(camera):
     found = bank.latents(which, camera)
     assert found.shape == (2, 32, 5, *kept.shape[2:])
     assert torch.equal(unstack_latents(found), kept[which])
+
+
+def test_a_template_around_words_is_the_prompt_that_a_reader_is_asked():
+    text = new_bank().text
+    for kind, grid, seconds in (("image", (1, 16, 16), ()), ("video", (2, 16, 16), (0.1, 0.5))):
+        look = Look(kind=kind, patches=torch.zeros(0, 0), grid=grid, merge=2, seconds=seconds)
+        template = Template.of(text, look)
+        for question in (q for record in records() for q in record.questions):
+            ids, spans = question_prompt(text, question.prompt, look)
+            assert template.around(text.encode(question.prompt)) == ids
+            positions, _ = reason_positions(len(ids), spans)
+            assert torch.equal(template.positions_of(len(ids)), positions)

@@ -17,7 +17,7 @@ from orrery.training.feed import Feed
 from orrery.training.loop import LOG, STATE
 from orrery.training.optim import NonFiniteGradientsError, OptimiserSettings
 from orrery.training.recipe import LossWeights, Recipe, Share
-from orrery.training.recipes import PICO_RUN, RECIPES, TASKS
+from orrery.training.recipes import RECIPES
 from orrery.training.stacks import Asking, Flowing, draw_stacks
 from orrery.training.state import load_state, new_state
 from orrery.training.validation import LEVELS, shuffled_actions, validate
@@ -56,11 +56,6 @@ def test_a_recipe_goes_through_json_and_back():
             WorldRecipe.from_json({**document, **change})
     with pytest.raises(SettingsError, match="first"):
         WorldRecipe.from_json({name: value for name, value in document.items() if name != "first"})
-
-
-def test_the_tasks_of_the_recipes_are_all_there_is_to_be_asked():
-    assert set(TASKS) == {share.task for share in PICO_RUN.mixture}
-    assert len(TASKS) == len(set(TASKS))
 
 
 def test_other_actions_are_all_that_changes():

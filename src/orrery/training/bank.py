@@ -67,7 +67,7 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
+class Template:
     """What stands around the words of a question: pictures before them, the turn's end behind."""
 
     before: Sequence[int]
@@ -78,8 +78,8 @@ class Frame:
     """Up to the words; they and what follows go on by one on each axis."""
 
     @staticmethod
-    def of(text: TextTokenizer, look: Look) -> "Frame":
-        """The frame of questions about media of one shape."""
+    def of(text: TextTokenizer, look: Look) -> "Template":
+        """That of questions about media of one shape."""
         # Words between special tokens are encoded alike wherever they stand.
         asked, others = (question_prompt(text, words, look) for words in ("a", "b"))
         (ids, spans), (other, _) = asked, others
@@ -87,13 +87,16 @@ class Frame:
         assert ids[begin : begin + 1] == text.encode("a"), "the template keeps the words apart"
         positions, _ = reason_positions(begin, spans)
         visual = np.concatenate([np.arange(span.start, span.start + span.rows * span.cols) for span in spans])
-        return Frame(before=ids[:begin], after=ids[begin + 1 :], visual=visual, positions=positions)
+        return Template(before=ids[:begin], after=ids[begin + 1 :], visual=visual, positions=positions)
 
-    def around(self, words: Sequence[int]) -> tuple[list[int], Int[np.ndarray, " m"], Float[Tensor, "3 n"]]:
-        """The prompt, where its visual tokens stand, and its positions."""
-        ids = [*self.before, *words, *self.after]
-        on = torch.arange(1, len(ids) - len(self.before) + 1, dtype=torch.float32) + self.positions[0, -1]
-        return ids, self.visual, torch.cat([self.positions, on.expand(3, -1)], dim=1)
+    def around(self, words: Sequence[int]) -> list[int]:
+        """The prompt."""
+        return [*self.before, *words, *self.after]
+
+    def positions_of(self, length: int) -> Float[Tensor, "3 length"]:
+        """Positions of so many tokens, of which the first are those before the words."""
+        on = torch.arange(1, length - len(self.before) + 1, dtype=torch.float32) + self.positions[0, -1]
+        return torch.cat([self.positions, on.expand(3, -1)], dim=1)
 
 
 @dataclass(kw_only=True)
@@ -156,7 +159,7 @@ class Bank:
         """Stills or videos -> family -> questions."""
         self.forms: dict[str, Form] = {}
         self.counts = Counts()
-        self._frames: dict[tuple[str, tuple[float, ...]], Frame] = {}
+        self._templates: dict[tuple[str, tuple[float, ...]], Template] = {}
         self._words: dict[str, Int[np.ndarray, " n"]] = {}
         self._visual: dict[str, Int[np.ndarray, " m"]] = {}
         self.empty = np.array(text.prompt_ids(""))
@@ -271,23 +274,21 @@ class Bank:
         kind: Literal["image", "video"] = "image" if still else "video"
         side = FRONT[0] // self.eyes.patch
         grid = (1 if still else len(times), side, side)
-        prompt, visual, positions = self._question_prompt(question.prompt, kind, grid, times)
+        template = self._template(kind, grid, times)
+        prompt, visual = template.around(self.text.encode(question.prompt)), template.visual
         answer = [*self.text.encode(question.answer), self.text.eos_id]
         whole = len(visual) + (STILL_TEXT if still else VIDEO_TEXT)
         if len(prompt) + len(answer) > whole:
             self.counts.left_out["question too long"] += 1
             return
         if kind not in self.forms:
-            # Text goes on by one on each axis after the last picture.
-            last = torch.arange(1, whole - len(prompt) + 1, dtype=torch.float32) + positions[0, -1]
+            self._visual[kind] = visual
             self.forms[kind] = Form(
                 kind=kind,
-                positions=torch.cat([positions, last.expand(3, -1)], dim=1).to(self.device),
+                positions=template.positions_of(whole).to(self.device),
                 visual=torch.from_numpy(visual).to(self.device),
                 grid=grid,
             )
-        if kind not in self._visual:
-            self._visual[kind] = visual
         if not np.array_equal(self._visual[kind], visual):
             self.counts.left_out["pictures elsewhere in the prompt"] += 1
             return
@@ -301,15 +302,14 @@ class Bank:
         )
         self.questions[kind][question.family].append(asked)
 
-    def _question_prompt(
-        self, words: str, kind: Literal["image", "video"], grid: tuple[int, int, int], times: tuple[float, ...]
-    ) -> tuple[list[int], Int[np.ndarray, " m"], Float[Tensor, "3 n"]]:
-        """Prompt, where its visual tokens stand, and positions; all but the words is the same again and again."""
-        frame = self._frames.get((kind, times))
-        if frame is None:
+    def _template(
+        self, kind: Literal["image", "video"], grid: tuple[int, int, int], times: tuple[float, ...]
+    ) -> Template:
+        """All of a question's prompt but its words, which is the same again and again."""
+        if (kind, times) not in self._templates:
             look = Look(kind=kind, patches=torch.zeros(0, 0), grid=grid, merge=self.eyes.merge, seconds=times)
-            frame = self._frames[kind, times] = Frame.of(self.text, look)
-        return frame.around(self.text.encode(words))
+            self._templates[kind, times] = Template.of(self.text, look)
+        return self._templates[kind, times]
 
     def _prompt(self, words: str) -> Int[np.ndarray, " n"]:
         """A prompt for generation; the same words come again and again."""

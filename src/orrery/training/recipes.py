@@ -58,5 +58,3 @@ RECIPES: dict[str, WorldRecipe] = {
     "pico_policy": WorldRecipe(run=POLICY_RUN, eyes=PICO_VISION),
 }
 """Name -> recipe. A variant is `dataclasses.replace` of one."""
-TASKS = tuple(dict.fromkeys(share.task for share in MIXTURE))
-"""What a model of these recipes may be asked."""

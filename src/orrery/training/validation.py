@@ -37,10 +37,9 @@ def _validated(model: WorldModel, bank: Bank, recipe: Recipe, plain: Emphasis) -
         for level in LEVELS:
             choice, rng = np.random.default_rng(1), torch.Generator(device).manual_seed(1)
             flowing = draw_flow(bank, share, 64, recipe, plain, choice, rng, level=level)
-            # The mean squared error of the data itself: comparable over levels.
-            unit = replace(flowing, sigmas=flowing.sigmas)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                parts = model.losses(unit, recipe.loss_weights).parts
+                parts = model.losses(flowing, recipe.loss_weights).parts
+            # To the mean squared error of the data itself, which is comparable over levels.
             scale = max(level, model.mot.config.sigma_floor) ** 2 if model.mot.config.prediction == "data" else level**2
             name = "+sound" if share.sound else ""
             found |= {
