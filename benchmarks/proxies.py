@@ -38,7 +38,7 @@ from orrery.tasks.checks import nearest, shown
 from orrery.tokenizers.eyes import PICO_EYES
 from orrery.training.bank import Bank
 from orrery.training.fit import TOGETHER, recipe_named
-from orrery.training.ground import check_fits, factory_contract, open_ground
+from orrery.training.ground import check_fits, factory_contract, open_eyes, open_ground
 from orrery.training.recipe import ModalityNoise, Recipe
 from orrery.training.stacks import Emphasis, Flowing, draw_flow, draw_stacks, moved
 from orrery.training.state import new_state
@@ -84,6 +84,8 @@ def shift(by: float) -> Variant:
 VARIANTS = {
     "base": Variant(),
     "velocity": Variant(change=lambda run: replace(run, model=replace(run.model, prediction="velocity"))),
+    "no_sums": Variant(change=lambda run: replace(run, model=replace(run.model, action_sums=False))),
+    "no_sight": Variant(change=lambda run: replace(run, loss_weights=replace(run.loss_weights, sight=0.0))),
     "shared_noise": Variant(change=lambda run: replace(run, independent_noise=False)),
     "no_branches": Variant(keeps=lambda record: record.branch is None),
     "no_branches_no_play": Variant(
@@ -134,7 +136,8 @@ class Proxies:
             kept = [record for record in records if variant.keeps(record)]
             bank = everything if len(kept) == len(records) else bank_of(kept)
             recipe = replace(base, run=variant.change(base.run))
-            print(json.dumps({"variant": name, **proxy(recipe, bank, validation, self.windows)}), flush=True)
+            row = proxy(recipe, self.ground, bank, validation, self.windows)
+            print(json.dumps({"variant": name, **row}), flush=True)
 
 
 def banks(recipe: WorldRecipe, ground: Path, device: torch.device) -> Callable[[Sequence[Record]], Bank]:
@@ -154,9 +157,9 @@ def banks(recipe: WorldRecipe, ground: Path, device: torch.device) -> Callable[[
     return bank_of
 
 
-def proxy(recipe: WorldRecipe, bank: Bank, validation: Bank, windows: int) -> dict[str, Any]:
+def proxy(recipe: WorldRecipe, ground: Path, bank: Bank, validation: Bank, windows: int) -> dict[str, Any]:
     """One run to the end of its recipe, and its figures."""
-    model, row = trained(recipe, bank)
+    model, row = trained(recipe, ground, bank)
     row["validation"] = {
         name: round(value, 4) for name, value in validate(model, validation, recipe.run, recipe.emphasis).items()
     }
@@ -165,11 +168,12 @@ def proxy(recipe: WorldRecipe, bank: Bank, validation: Bank, windows: int) -> di
         return row | sampled(model, validation, recipe.run, windows)
 
 
-def trained(recipe: WorldRecipe, bank: Bank) -> tuple[WorldModel, dict[str, Any]]:
+def trained(recipe: WorldRecipe, ground: Path, bank: Bank) -> tuple[WorldModel, dict[str, Any]]:
     """A model of the recipe, and how many steps it made how fast."""
     run, device = recipe.run, bank.device
     cuda = device.type == "cuda"
     model = WorldModel(run.model, recipe.eyes, run.seed).to(device)
+    open_eyes(ground, model)
     if cuda:
         compile_blocks(model)
     state = new_state(model, run)

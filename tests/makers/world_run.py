@@ -24,6 +24,7 @@ from orrery.training import bank as bank_module
 from orrery.training import curves, ground, world
 from orrery.training import fit as fit_module
 from orrery.training.bank import Bank
+from orrery.training.eyes import Looker
 from orrery.training.fit import fit
 from orrery.training.ground import PAD_TO, factory_contract, texts_of
 from orrery.training.optim import LearningRate, OptimiserSettings
@@ -78,6 +79,7 @@ RECIPE = WorldRecipe(
     vision_codec=VISION,
     sound_codec=SOUND,
     codec_seconds=(0.2, 0.2),
+    eyes_seconds=0.2,
     codec_episodes=len(INDICES),
     room=400,
     first=100,
@@ -102,11 +104,14 @@ def parts() -> tuple[AutoencoderCodec, AutoencoderSoundCodec, TextTokenizer]:
 
 
 def write_ground(folder: Path) -> None:
-    """Save tokenizer and codecs as `training.ground` does."""
+    """Save tokenizer, codecs and eyes as `training.ground` does."""
     vision, sound, text = parts()
     save_folder(
         folder,
-        tensors={f"{codec.folder}/model.safetensors": codec.tensors() for codec in (vision, sound)},
+        tensors={
+            ground.EYES: Looker(EYES).state_dict(),
+            **{f"{codec.folder}/model.safetensors": codec.tensors() for codec in (vision, sound)},
+        },
         documents={
             "codecs.json": {"vision_codec": vision.codec_config(), "sound_codec": sound.codec_config()},
             ground.FIGURES: {},

@@ -1,10 +1,12 @@
 """A stack says what the pack of its samples says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from orrery.model.config import TINY
-from orrery.model.mot import MoT
+from orrery.model.mot import STRIDE, MoT
 from orrery.packing.stack import Track, stack_tracks
 from orrery.training.start import start_weights
 
@@ -29,11 +31,9 @@ def tracks(count: int) -> list[Track]:
     return [vision, wrist, action]
 
 
-@pytest.fixture
-def mot() -> MoT:
-    from dataclasses import replace
-
-    model = MoT(replace(TINY, cameras=2))
+@pytest.fixture(params=[False, True], ids=["actions", "actions and their sums"])
+def mot(request) -> MoT:
+    model = MoT(replace(TINY, cameras=2, action_sums=request.param))
     start_weights(model, 0)
     rng = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -54,6 +54,17 @@ def test_the_model_says_of_a_stack_what_it_says_of_the_pack(mot):
             expected = velocity[3 * sample + number]
             found = torch.where(track.segment(sample).active, made[number][sample], 0.0)
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_action_token_is_shown_the_way_gone_so_far():
+    model = MoT(replace(TINY, action_sums=True))
+    start_weights(model, 0)
+    rows = torch.ones(8, 1, 16)
+    shown = model._shown(tracks(1)[2].segment(0), rows)
+    torch.testing.assert_close(shown[:, 0, :16], torch.ones(8, 16))
+    torch.testing.assert_close(shown[:, 0, 16:], (torch.arange(1, 9) / STRIDE)[:, None].expand(8, 16))
+    assert model._shown(tracks(1)[0].segment(0), rows) is rows
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from makers.world_run import EYES, INDICES, full_bank, new_bank, parts, records,
 
 from orrery.tokenizers.autoencoder import unstack_latents
 from orrery.tokenizers.eyes import PICO_EYES, Look, patchify, reason_positions
-from orrery.training.bank import STILL_TEXT, VIDEO_TEXT, Template, question_prompt
+from orrery.training import bank as bank_module
+from orrery.training.bank import STILL_TEXT, VIDEO_TEXT, Asked, Template, question_prompt
 from orrery.training.stacks import asking
 
 CHUNK = 16
@@ -27,6 +29,10 @@ def lengths() -> list[int]:
 def begins() -> list[int]:
     """Where each record begins in a bank of all."""
     return [sum(lengths()[:index]) for index in range(len(INDICES))]
+
+
+def every_question(bank) -> list[Asked]:
+    return [row for families in bank.questions.values() for rows in families.values() for row in rows]
 
 
 def words(ids) -> str:
@@ -47,10 +53,38 @@ def test_frames_lie_end_to_end_with_what_the_records_say_of_them():
         torch.testing.assert_close(bank.sound[here].float(), sound[:length], atol=2e-3, rtol=0)
         with sketched():
             pictures = torch.stack([sketch(record.drawing, frame, "front", 128, 128) for frame in (0, length - 1)])
-            assert torch.equal(bank.pixels[[begin, begin + length - 1]], pictures)
             latents = bank.encode(pictures).float()
         torch.testing.assert_close(bank.front[[begin, begin + length - 1]].float(), latents, atol=2e-3, rtol=0)
     assert not bank.front[bank.used :].any()
+
+
+def test_pixels_are_kept_of_the_frames_that_questions_are_about():
+    bank = full_bank()
+    asked = {frame for rows in every_question(bank) for frame in rows.frames}
+    assert 0 < len(asked) == bank.pictured < bank.used
+    assert set(torch.nonzero(bank.picture < len(bank.pixels))[:, 0].tolist()) == asked
+    for record, begin, length in zip(records(), begins(), lengths(), strict=True):
+        for frame in [frame for frame in sorted(asked) if begin <= frame < begin + length][::7]:
+            kept = bank.pixels[bank.picture[frame]]
+            assert torch.equal(kept, sketch(record.drawing, frame - begin, "front", 128, 128))
+    left = next(frame for frame in range(bank.used) if frame not in asked)
+    with pytest.raises(IndexError):
+        bank.patches(torch.tensor([[left]]))
+
+
+def test_questions_about_pictures_that_do_not_fit_are_left_out_and_counted():
+    with patch.multiple(bank_module, PICTURES=0.0, FEW_PICTURES=20):
+        bank = new_bank()
+    whole = full_bank()
+    assert len(bank.pixels) == 20 >= bank.pictured > 12
+    assert {frame for row in every_question(bank) for frame in row.frames} == set(
+        torch.nonzero(bank.picture < 20)[:, 0].tolist()
+    )
+    assert bank.counts.left_out["no room for pictures"] == len(every_question(whole)) - len(every_question(bank)) > 0
+    assert (bank.windows, bank.used) == (whole.windows, whole.used)
+    for row in every_question(bank):
+        of_both = [one.pixels[one.picture[list(row.frames)]] for one in (bank, whole)]
+        assert torch.equal(*of_both)
 
 
 def test_windows_are_all_those_that_stay_within_an_episode():
@@ -184,11 +218,12 @@ def test_records_taken_in_one_by_one_are_what_they_are_together():
 
 def test_pictures_go_to_the_eyes_as_the_eyes_cut_them():
     bank = full_bank()
-    still, film = bank.patches(torch.tensor([[3], [50]])), bank.patches(torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7]]))
-    frames = bank.pixels.numpy()
-    expected = torch.cat([patchify(np.repeat(frames[[at]], 2, axis=0), PICO_EYES)[0] for at in (3, 50)])
-    torch.testing.assert_close(still, expected)
-    torch.testing.assert_close(film, patchify(frames[:8], PICO_EYES)[0])
+    stills = [row.frames[0] for row in bank.questions["image"]["count"]][:2]
+    video = next(iter(bank.questions["video"].values()))[0].frames
+    frames = bank.pixels[bank.picture[[*stills, *video]]].numpy()
+    expected = torch.cat([patchify(np.repeat(frames[[at]], 2, axis=0), PICO_EYES)[0] for at in (0, 1)])
+    torch.testing.assert_close(bank.patches(torch.tensor(stills)[:, None]), expected)
+    torch.testing.assert_close(bank.patches(torch.tensor([video])), patchify(frames[2:], PICO_EYES)[0])
 
 
 @pytest.mark.parametrize("camera", [0, 1])

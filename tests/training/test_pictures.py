@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from orrery.errors import SettingsError
-from orrery.training.pictures import draw, draw_scenes, scenes_of
+from orrery.training import pictures
+from orrery.training.pictures import draw, draw_scenes, scenes_of, sent
 from orrery.worlds.factory.behaviours import BEHAVIOURS, policy
 from orrery.worlds.factory.cell import Cell
 from orrery.worlds.factory.drawing import drawing_of
@@ -65,6 +66,26 @@ def test_drawings_are_drawn_together_as_alone():
     assert len(scenes) == 10
     assert torch.equal(both, draw_scenes(scenes, torch.tensor([4, 0, 8, 9, 9]), "wrist", 24, 32))
     assert draw([first, second], [[], []], "front", 8, 8, "cpu").shape == (0, 8, 8, 3)
+
+
+def test_frames_that_are_put_in_place_together_are_drawn_as_alone(monkeypatch):
+    cell, states = played("belt_sort", 0, 7)
+    drawing = drawing_of(cell, states)
+    together = draw([drawing], [range(7)], "front", 24, 32, "cpu", chunk=2)
+    monkeypatch.setattr(pictures, "POSED", 4)
+    assert torch.equal(draw([drawing], [range(7)], "front", 24, 32, "cpu", chunk=2), together)
+    monkeypatch.setattr(pictures, "POSED", 1)
+    assert torch.equal(draw([drawing], [range(7)], "front", 24, 32, "cpu", chunk=3), together)
+
+
+def test_arrays_that_are_sent_together_arrive_as_they_were():
+    arrays = [
+        np.arange(5, dtype=np.uint8), np.arange(6.0).reshape(2, 3), np.zeros((0, 2), np.int16),
+        np.array([[True], [False]]), np.arange(12, dtype=np.float32).reshape(3, 4).T, np.arange(3),
+    ]  # fmt: skip
+    for array, tensor in zip(arrays, sent(arrays, torch.device("cpu")), strict=True):
+        assert tensor.numpy().dtype == array.dtype
+        assert np.array_equal(tensor.numpy(), array)
 
 
 def test_lower_precision_of_matrix_products_changes_nothing():

@@ -38,6 +38,8 @@ class MoTConfig:
     """Vision items that the model tells apart by an embedding of their own; 0 is none, as in the released families."""
     action_width: int | None = 64
     action_domains: int = 32
+    action_sums: bool = False
+    """The model is shown running sums of actions beside them: of displacements, they are the way gone."""
     sound_width: int | None = 64
     sound_fps: float = 25.0
     timestep_scale: float = 0.001
@@ -107,9 +109,10 @@ PICO = MoTConfig(
     activation="relu2",
     rope_theta=1e4,
     rope_axes=(12, 10, 10),
-    vision_channels=48,
+    vision_channels=64,
     cameras=2,
     action_width=8,
+    action_sums=True,
     sound_width=64,
     sound_fps=20.0,
     clock=Clock(margin=64),

@@ -28,6 +28,8 @@ from orrery.packing.segment import Kind, Segment
 from orrery.packing.stack import Stack, Track
 
 Rope = tuple[Float[Tensor, "L 1 E"], Float[Tensor, "L 1 E"]]
+STRIDE = 4.0
+"""Running sums of actions are divided by it, to be about as large as actions are."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -273,7 +275,8 @@ class MoT(nn.Module):
             self.sound_out = nn.Linear(width, config.sound_width)
             self.sound_embed = nn.Parameter(torch.zeros(width))
         if config.action_width is not None:
-            self.action_in = DomainLinear(config.action_domains, config.action_width, width)
+            shown = config.action_width * (2 if config.action_sums else 1)
+            self.action_in = DomainLinear(config.action_domains, shown, width)
             self.action_out = DomainLinear(config.action_domains, width, config.action_width)
             self.action_embed = nn.Parameter(torch.zeros(width))
 
@@ -341,7 +344,7 @@ class MoT(nn.Module):
         projected = []
         for index, (track, latents) in enumerate(zip(stack.tracks, stack.latents, strict=True)):
             count, frames, tokens, _ = latents.shape
-            x = self._project_in(track, rearrange(latents, "b t p c -> (b t p) c").to(dtype))
+            x = self._project_in(track, rearrange(self._shown(track, latents), "b t p c -> (b t p) c").to(dtype))
             x = rearrange(x, "(b t p) d -> b t p d", b=count, t=frames, p=tokens)
             x = x + ~track.given[:, :, None, None] * times[:, index, None, None]
             projected.append(rearrange(x, "b t p d -> b (t p) d"))
@@ -384,10 +387,16 @@ class MoT(nn.Module):
         times = self._embed_time(sigmas).to(dtype)  # (S, D)
         projected = []
         for segment, latents, time in zip(pack.segments, pack.latents, times, strict=True):
-            x = self._project_in(segment, rearrange(latents, "t p c -> (t p) c").to(dtype))
+            x = self._project_in(segment, rearrange(self._shown(segment, latents), "t p c -> (t p) c").to(dtype))
             noisy = repeat(~segment.given, "t -> (t p) 1", p=segment.clean.shape[1])
             projected.append(x + noisy * time)
         return torch.cat(projected)
+
+    def _shown(self, segment: Segment | Track, latents: Float[Tensor, "*B T P C"]) -> Float[Tensor, "*B T P D"]:
+        """Latents as the model sees them: actions with their running sums over all rows, given ones too."""
+        if segment.kind != "action" or not self.config.action_sums:
+            return latents
+        return torch.cat([latents, latents.cumsum(-3) / STRIDE], dim=-1)
 
     def _project_in(self, segment: Segment | Track, x: Float[Tensor, "L C"]) -> Float[Tensor, "L D"]:
         self._require(segment.kind)

@@ -30,7 +30,7 @@ _CHUNK = 32
 class AutoencoderConfig:
     """Sizes of a frame autoencoder."""
 
-    channels: int = 12
+    channels: int = 16
     """Values of a latent of one frame; a latent frame of the codec stacks those of 4 frames."""
     fine: int = 64
     """Width at a quarter of the resolution."""

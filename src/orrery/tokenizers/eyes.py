@@ -203,18 +203,22 @@ def patchify(frames: UInt8[np.ndarray, "T H W 3"], eyes: Eyes) -> tuple[Float[Te
     Returns:
         The patches, and how many there are in time, over rows and over columns.
     """
-    values = (torch.from_numpy(frames.astype(np.float32)) / 255 - eyes.mean) / eyes.std
-    patches = rearrange(
-        values,
-        f"(T t) (Y a y) (X b x) c -> (T Y X a b) ({eyes.value_order})",
+    length, height, width, _ = frames.shape
+    grid = (length // eyes.temporal_patch, height // eyes.patch, width // eyes.patch)
+    return patches_of(torch.from_numpy(frames)[None], eyes), grid
+
+
+def patches_of(frames: UInt8[Tensor, "N T H W 3"], eyes: Eyes) -> Float[Tensor, "P V"]:
+    """Patches of N pictures or videos alike, one after the other; on the frames' device."""
+    return rearrange(
+        (frames.float() / 255 - eyes.mean) / eyes.std,
+        f"n (T t) (Y a y) (X b x) c -> (n T Y X a b) ({eyes.value_order})",
         t=eyes.temporal_patch,
         a=eyes.merge,
         b=eyes.merge,
         y=eyes.patch,
         x=eyes.patch,
     )
-    length, height, width, _ = frames.shape
-    return patches, (length // eyes.temporal_patch, height // eyes.patch, width // eyes.patch)
 
 
 def expand(prompt: str, looks: Sequence[Look]) -> str:

@@ -125,7 +125,7 @@ def train_vision_codec(
             loss: Tensor = step_loss(signed, weights, noise)
         return loss
 
-    steps, seconds, loss = _run(network, one_step, training, device, report)
+    steps, seconds, loss = run_by_clock(network, one_step, training, device, report)
     codec = AutoencoderCodec(network.eval(), config, folder)
     seen = [_with_weights(draw(steps + index))[0] for index in range(_WHITENING_BATCHES)]
     # Of every batch as many latents, whatever its size: neither camera outweighs the other.
@@ -184,7 +184,7 @@ def train_sound_codec(
         loss: Tensor = training.lines_weight * near + spectral_loss(heard, sound)
         return loss
 
-    steps, seconds, loss = _run(network, one_step, training, device, report)
+    steps, seconds, loss = run_by_clock(network, one_step, training, device, report)
     codec = AutoencoderSoundCodec(network.eval(), folder)
     seen = [codec.encode_sounds(draw(steps + index)) for index in range(_WHITENING_BATCHES)]
     network.whiten(torch.cat([rearrange(latents, "b t c -> (b t) c") for latents in seen]))
@@ -315,7 +315,7 @@ def _compiles(training: CodecTraining, device: torch.device) -> bool:
     return training.compiled and device.type == "cuda"
 
 
-def _run(
+def run_by_clock(
     network: nn.Module, one_step: Callable[[int], Tensor], training: CodecTraining, device: torch.device, report: Report
 ) -> tuple[int, float, float]:
     """Step until time or steps are up. Returns the steps made, the seconds, and the mean loss of the last tenth."""

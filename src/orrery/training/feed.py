@@ -11,6 +11,10 @@ import torch
 from orrery.training.bank import Bank
 from orrery.worlds.factory.stream import Record
 
+TOGETHER, GATHER_S = 16, 0.3
+"""Records that are taken in at once, and the wait after fewer. Many have few calls between them, for each of which the
+thread that trains has to let go of the interpreter."""
+
 
 class Feed:
     """Records that arrive from an iterator in a thread of its own, so that a step never waits for them."""
@@ -78,10 +82,12 @@ class Filling:
         try:
             with aside:
                 while not self._stop.is_set() and not self._bank.full:
-                    ended, arrived = self._feed.ended, self._feed.take(wait_s=0.2, most=8)
+                    ended, arrived = self._feed.ended, self._feed.take(wait_s=0.2, most=TOGETHER)
                     self._bank.add(arrived)
                     if ended and not arrived:
                         return
+                    if arrived and len(arrived) < TOGETHER:
+                        self._stop.wait(GATHER_S)
         except Exception as error:
             self._error = error
 

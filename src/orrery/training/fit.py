@@ -25,7 +25,7 @@ from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
 from orrery.tokenizers.text import TextTokenizer
 from orrery.training.bank import Bank
 from orrery.training.feed import Feed
-from orrery.training.ground import check_fits, factory_contract, make_ground, open_ground
+from orrery.training.ground import check_fits, factory_contract, make_ground, open_eyes, open_ground
 from orrery.training.loop import STATE
 from orrery.training.parallel import team_of
 from orrery.training.recipes import RECIPES
@@ -141,6 +141,7 @@ def fit(
             validation = bank(200 * recipe.validation)
             validation.add(validation_records(recipe.validation, workers))
         model = WorldModel(recipe.run.model, recipe.eyes, recipe.run.seed).to(place)
+        open_eyes(folder, model)
         state = load_state(out / STATE, model, recipe.run) if (out / STATE).exists() else None
         if team.size > 1:
             state = shard_world(model, recipe, state, team)

@@ -1,6 +1,7 @@
-"""What a world model stands on, made from its first episodes: the tokenizer, and the codecs of pictures and sound.
+"""What a world model stands on, made from its first episodes: tokenizer, codecs of pictures and sound, opened eyes.
 
-They are made once, saved as they will be shipped (8-bit weights), and frozen before the model is trained on them.
+Codecs are made once, saved as they will be shipped (8-bit weights), and frozen before the model is trained on them. The
+eyes have had their first lesson (`training.eyes`) and are trained on with the model.
 """
 
 import json
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
-from torch import Tensor
+from jaxtyping import Float, Float32, Int, UInt8
+from torch import Tensor, nn
 
 from orrery.errors import DatasetError
 from orrery.model.config import MoTConfig
@@ -19,13 +20,18 @@ from orrery.tasks.contract import ActionContract, Camera
 from orrery.tasks.embodiment import embodiment
 from orrery.tokenizers.autoencoder import AutoencoderCodec
 from orrery.tokenizers.codecs import sound_from_config, vision_from_config
+from orrery.tokenizers.eyes import PICO_EYES
 from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
 from orrery.tokenizers.text import TextTokenizer, train_tokenizer
 from orrery.training.bank import FRONT, WRIST
 from orrery.training.codec import CodecTraining, train_sound_codec, train_vision_codec
+from orrery.training.eyes import Stills, train_eyes
 from orrery.training.pictures import draw_scenes, scenes_of
+from orrery.training.sight import Marks, marks_of, slots_of
 from orrery.training.world import WorldRecipe
+from orrery.training.world_model import WorldModel
 from orrery.weights.folder import open_folder, save_folder
+from orrery.weights.reader import load_into
 from orrery.worlds.factory.cell import EMBODIMENT
 from orrery.worlds.factory.stream import Record
 
@@ -33,8 +39,10 @@ PAD_TO = 32
 FIGURES = "figures.json"
 SECONDS_OF_SOUND = 1
 EMPHASIS, AROUND_PX = 6.0, 6.0
-FRAMES, FEW_FRAMES = 40_000, 64
-"""Pictures of each camera that the codec is trained on, on a GPU and on a CPU, where drawing them is slow."""
+FRAMES, FEW_FRAMES = 60_000, 64
+"""Pictures of each camera that codec and eyes are trained on, on a GPU and on a CPU, where drawing them is slow."""
+EYES = "eyes/model.safetensors"
+SIZES = {"front": FRONT, "wrist": WRIST}
 Tell = Callable[[str, int, dict[str, float]], None]
 
 
@@ -50,7 +58,7 @@ def factory_contract() -> ActionContract:
 def make_ground(
     recipe: WorldRecipe, records: Sequence[Record], folder: Path, *, device: torch.device, tell: Tell
 ) -> None:
-    """Train tokenizer and codecs, and save them to a folder that `open_ground` reads.
+    """Train tokenizer, codecs and eyes, and save them to a folder that `open_ground` and `open_eyes` read.
 
     Args:
         records: episodes of the training split; the last twentieth is only measured.
@@ -65,21 +73,25 @@ def make_ground(
     seed = recipe.run.seed
     vision, vision_figures = _vision(recipe, records[:cut], records[cut:], device, seed, tell)
     sound, sound_figures = _sound(recipe, records[:cut], records[cut:], device, seed, tell)
+    looker, eyes_figures = _eyes(recipe, records[:cut], records[cut:], device, seed, tell)
     configs = {"vision_codec": vision.codec_config(), "sound_codec": sound.codec_config()}
     # What was not to be measured, such as the onset of a sound without one, is null.
     figures = {
         name: {key: value if np.isfinite(value) else None for key, value in found.items()}
-        for name, found in (("vision", vision_figures), ("sound", sound_figures))
+        for name, found in (("vision", vision_figures), ("sound", sound_figures), ("eyes", eyes_figures))
     }
     save_folder(
         folder,
-        tensors={f"{codec.folder}/model.safetensors": codec.tensors() for codec in (vision, sound)},
+        tensors={
+            EYES: looker,
+            **{f"{codec.folder}/model.safetensors": codec.tensors() for codec in (vision, sound)},
+        },
         documents={
             "codecs.json": configs,
             FIGURES: {**figures, "episodes": len(records)},
             **{f"tokenizer/{name}": content for name, content in text.files.items()},
         },
-        metadata={"kind": "codecs and tokenizer", "seed": seed},
+        metadata={"kind": "tokenizer, codecs and eyes", "seed": seed},
     )
 
 
@@ -99,6 +111,17 @@ def open_ground(
     assert isinstance(vision, AutoencoderCodec)
     assert isinstance(sound, AutoencoderSoundCodec)
     return TextTokenizer.from_files(files), vision, sound, json.loads(found.file(FIGURES).read_bytes())
+
+
+def open_eyes(folder: Path, model: WorldModel) -> None:
+    """Give a model the eyes of a folder of `make_ground`, and what reads from them in training.
+
+    Raises:
+        CheckpointError: the folder is damaged, or its eyes have another shape.
+    """
+    load_into(
+        nn.ModuleDict({"eyes": model.eyes, "head": model.sight["read"]}), [open_folder(folder).file(EYES)], layout=None
+    )
 
 
 def texts_of(records: Sequence[Record]) -> list[str]:
@@ -125,18 +148,11 @@ def check_fits(config: MoTConfig, vision: AutoencoderCodec, sound: AutoencoderSo
 def _vision(
     recipe: WorldRecipe, seen: Sequence[Record], unseen: Sequence[Record], device: torch.device, seed: int, tell: Tell
 ) -> tuple[AutoencoderCodec, dict[str, float]]:
-    scenes = scenes_of([record.drawing for record in seen], device)
-    cuda = device.type == "cuda"
-    some = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(seed))[: FRAMES if cuda else FEW_FRAMES]
-    front, wrist = (
-        draw_scenes(scenes, some.to(device), camera, *size) for camera, size in (("front", FRONT), ("wrist", WRIST))
-    )
+    some = _some(seen, device, seed)
+    front, wrist = _drawn(seen, some, device, ("front", "wrist"))
     views = torch.from_numpy(views_of(seen))[some].to(device)
-    held = scenes_of([record.drawing for record in unseen], device)
-    count = 128 if cuda else 8
-    few = torch.arange(0, len(held), max(1, len(held) // count), device=device)[:count]
-    held_out = [draw_scenes(held, few, camera, *size) for camera, size in (("front", FRONT), ("wrist", WRIST))]
-    batch = 128 if cuda else 8
+    batch = 128 if device.type == "cuda" else 8
+    held_out = _drawn(unseen, _evenly(unseen, batch), device, ("front", "wrist"))
 
     def draw(step: int) -> Tensor | tuple[Tensor, Tensor]:
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -155,6 +171,29 @@ def _vision(
         held_out=held_out,
         report=lambda step, figures: tell("vision codec", step, figures),
     )
+
+
+def _some(records: Sequence[Record], device: torch.device, seed: int) -> Int[Tensor, " n"]:
+    """Some of all frames, the same in every call."""
+    most = FRAMES if device.type == "cuda" else FEW_FRAMES
+    return torch.randperm(_frames(records), generator=torch.Generator().manual_seed(seed))[:most]
+
+
+def _evenly(records: Sequence[Record], count: int) -> Int[Tensor, " n"]:
+    """So many of all frames, at equal distances."""
+    return torch.arange(0, _frames(records), max(1, _frames(records) // count))[:count]
+
+
+def _frames(records: Sequence[Record]) -> int:
+    return sum(len(record.state) for record in records)
+
+
+def _drawn(
+    records: Sequence[Record], which: Int[Tensor, " n"], device: torch.device, cameras: Sequence[str]
+) -> list[UInt8[Tensor, "n _ _ 3"]]:
+    """Pictures of some of all frames, on the device."""
+    scenes = scenes_of([record.drawing for record in records], device)
+    return [draw_scenes(scenes, which.to(device), camera, *SIZES[camera]) for camera in cameras]
 
 
 def views_of(records: Sequence[Record]) -> Float32[np.ndarray, "N things 2"]:
@@ -212,3 +251,42 @@ def _sound(
         held_out=[pieces(unseen)[:64].float() / 32767],
         report=lambda step, figures: tell("sound codec", step, figures),
     )
+
+
+def _eyes(
+    recipe: WorldRecipe, seen: Sequence[Record], unseen: Sequence[Record], device: torch.device, seed: int, tell: Tell
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    cuda = device.type == "cuda"
+    batch = 512 if cuda else 8
+
+    def stills(records: Sequence[Record], which: Int[Tensor, " n"]) -> Stills:
+        (pictures,) = _drawn(records, which, device, ("front",))
+        return pictures, _marks(records, which, device)
+
+    pictures, marks = stills(seen, _some(seen, device, seed))
+
+    def draw(step: int) -> Stills:
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        chosen = torch.randint(len(pictures), (batch,), generator=rng).to(device)
+        return pictures[chosen], Marks(shown=marks.shown[chosen], place=marks.place[chosen])
+
+    return train_eyes(
+        recipe.eyes,
+        PICO_EYES,
+        draw,
+        CodecTraining(seconds=recipe.eyes_seconds),
+        device=device,
+        seed=seed,
+        held_out=stills(unseen, _evenly(unseen, 1024 if cuda else 8)),
+        report=lambda step, figures: tell("eyes", step, figures),
+    )
+
+
+def _marks(records: Sequence[Record], which: Int[Tensor, " n"], device: torch.device) -> Marks:
+    """What some of all frames show."""
+    slots = [slots_of(record) for record in records]
+    token, first, second, place = (
+        torch.from_numpy(np.concatenate([getattr(one, name) for one in slots]))[which].to(device)
+        for name in ("token", "first", "second", "place")
+    )
+    return marks_of(token.long(), first.long(), second.long(), place)

@@ -18,7 +18,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from orrery.errors import SettingsError
@@ -38,8 +38,13 @@ BOXES, CYLINDERS, BODIES = 32, 8, 16
 """Scenes are padded to multiples of these, so that few shapes occur: each is compiled once."""
 CHUNK_PIXELS = {"cuda": 1 << 20, "cpu": 1 << 15}
 """Pixels that are drawn at once, by type of device: enough to fill a GPU, or few enough for a processor's cache."""
+POSED = 1024
+"""Frames whose bodies are put in place at once: some 200 small operations, which cost the processor the same for one
+frame as for all."""
 RECOMPILES = 64
 """Different sizes that are compiled before it is an error."""
+ALIGNED = 16
+"""Arrays that are sent together begin at multiples of so many bytes, which suits every kind of number."""
 
 # What is compiled is marked no_type_check: the compiler cannot look through the checks of shapes in test runs.
 Three = tuple[Tensor, ...]
@@ -183,39 +188,52 @@ def scenes_of(
         period_m[d, slot] = np.where(kind[:, 0] == 0, 1, each.geom_pattern[:, 1])
         second[d, slot], material[d, slot] = each.geom_pattern[:, 2:5], each.geom_material
 
-    def there(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device)
+    def each_of(name: str) -> np.ndarray:
+        return np.stack([getattr(each, name) for each in drawings])
 
-    def each_of(name: str) -> Tensor:
-        return there(np.stack([getattr(each, name) for each in drawings]))
+    lights = [each_of(name) for name in ("light_place_m", "light_diffuse", "light_specular", "light_fading")]
+    lights.append(each_of("light_shadow").astype(np.float32)[..., None])
+    arrays = {
+        "drawing": np.repeat(np.arange(many), [len(wanted) for wanted in frames]),
+        "place_m": place_m,
+        "turn": turn,
+        "lamp_on": lamp_on,
+        "belt_shift_m": belt_shift_m,
+        "body": body,
+        "geom_place_m": geom_place_m,
+        "geom_turn": geom_turn,
+        "half_m": half_m,
+        "colour": colour,
+        "lamp_change": lamp_change,
+        "belt": belt,
+        "second": second,
+        "across": across,
+        "period_m": period_m,
+        "material": material,
+        "camera_body": each_of("camera_body").astype(np.int64),
+        "camera_place_m": each_of("camera_place_m"),
+        "camera_turn": each_of("camera_turn"),
+        "camera_tangent": np.tan(each_of("camera_fovy_deg").astype(np.float64) * (math.pi / 360)).astype(np.float32),
+        "lights": np.concatenate(lights, axis=-1),
+        "head": np.concatenate([each_of(name) for name in ("ambient", "head_diffuse", "head_specular")], axis=-1),
+    }
+    there = sent(list(arrays.values()), torch.device(device))
+    return Scenes(boxes=boxes, cameras=first.cameras, **dict(zip(arrays, there, strict=True)))
 
-    lights = ("light_place_m", "light_diffuse", "light_specular", "light_fading")
-    return Scenes(
-        drawing=there(np.repeat(np.arange(many), [len(wanted) for wanted in frames])),
-        place_m=there(place_m),
-        turn=there(turn),
-        lamp_on=there(lamp_on),
-        belt_shift_m=there(belt_shift_m),
-        boxes=boxes,
-        body=there(body),
-        geom_place_m=there(geom_place_m),
-        geom_turn=there(geom_turn),
-        half_m=there(half_m),
-        colour=there(colour),
-        lamp_change=there(lamp_change),
-        belt=there(belt),
-        second=there(second),
-        across=there(across),
-        period_m=there(period_m),
-        material=there(material),
-        cameras=first.cameras,
-        camera_body=each_of("camera_body").long(),
-        camera_place_m=each_of("camera_place_m"),
-        camera_turn=each_of("camera_turn"),
-        camera_tangent=torch.tan(each_of("camera_fovy_deg").double() * (math.pi / 360)).float(),
-        lights=torch.cat([*map(each_of, lights), each_of("light_shadow").float()[..., None]], dim=-1),
-        head=torch.cat([each_of(name) for name in ("ambient", "head_diffuse", "head_specular")], dim=-1),
-    )
+
+def sent(arrays: Sequence[Shaped[np.ndarray, "..."]], device: torch.device) -> list[Shaped[Tensor, "..."]]:
+    """Arrays on a device, where they go by one copy. A GPU fetches them when it gets there; nobody waits for it."""
+    ends = np.cumsum([-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays]).tolist()
+    begins = [0, *ends[:-1]]
+    packed = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+    into = packed.numpy()
+    for begin, array in zip(begins, arrays, strict=True):
+        into[begin : begin + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    there = packed.to(device, non_blocking=True)
+    return [
+        there[begin : begin + array.nbytes].view(torch.from_numpy(np.empty(0, array.dtype)).dtype).view(array.shape)
+        for begin, array in zip(begins, arrays, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -252,18 +270,19 @@ def draw_scenes(
     right = torch.arange(width, device=device) + 0.5 - width / 2
     up = height / 2 - 0.5 - torch.arange(height, device=device)
     across, along = right.repeat(height)[None], up.repeat_interleave(width)[None]
+    count = len(frames)
+    if fused and count % chunk:
+        frames = torch.cat([frames, frames[:1].expand(-count % chunk)])
     pictures = torch.empty(len(frames), height * width, 3, dtype=torch.uint8, device=device)
-    for begin in range(0, len(frames), chunk):
-        some = frames[begin : begin + chunk]
-        count = len(some)
-        if fused and count < chunk:
-            some = torch.cat([some, some[:1].expand(chunk - count)])
-        pose = _pose(scenes, some, scenes.cameras.index(camera), height)
-        # A function is compiled anew for each size of pictures and scenes; the limit, 8, is not made for that.
-        with torch._dynamo.config.patch(recompile_limit=RECOMPILES) if fused else nullcontext():
-            pixels = _paint(kernels, pose, across, along, scenes.boxes)
-        pictures[begin : begin + count] = pixels[:count]
-    return pictures.view(len(frames), height, width, 3)
+    together = chunk * max(1, POSED // chunk)
+    # A function is compiled anew for each size of pictures and scenes; the limit, 8, is not made for that.
+    with torch._dynamo.config.patch(recompile_limit=RECOMPILES) if fused else nullcontext():
+        for first in range(0, len(frames), together):
+            pose = _pose(scenes, frames[first : first + together], scenes.cameras.index(camera), height)
+            for begin in range(0, pose.shot.shape[1], chunk):
+                pixels = _paint(kernels, pose.part(begin, begin + chunk), across, along, scenes.boxes)
+                pictures[first + begin : first + begin + len(pixels)] = pixels
+    return pictures[:count].view(count, height, width, 3)
 
 
 def _room(count: int, step: int) -> int:
@@ -285,6 +304,16 @@ class _Pose:
     """Place and turn of the camera, and the side of a pixel at a depth of 1."""
     lights: Float[Tensor, "S 13 n"]
     head: Float[Tensor, "9 n"]
+
+    def part(self, begin: int, end: int) -> "_Pose":
+        """That of some of the frames, laid out as if there were no others."""
+        return _Pose(
+            geoms=self.geoms[:, begin:end].contiguous(),
+            looks=self.looks[:, begin:end].contiguous(),
+            shot=self.shot[:, begin:end].contiguous(),
+            lights=self.lights[..., begin:end].contiguous(),
+            head=self.head[:, begin:end].contiguous(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,8 @@ PICO_RUN = Recipe(
     mixture=MIXTURE,
     steps=1_000_000,
     batch=sum(int(share.weight) for share in MIXTURE),
-    seconds=660.0,
-    loss_weights=LossWeights(vision=1.0, sound=0.5, action=1.0, text=0.3, sight=0.2),
+    seconds=1000.0,
+    loss_weights=LossWeights(vision=1.0, sound=0.5, action=1.0, text=0.5, sight=0.2),
     noise=ModalityNoise(vision=SHIFT_5, sound=SHIFT_5, action=SHIFT_5),
     optimiser=OptimiserSettings(
         rule="muon",

@@ -105,6 +105,11 @@ class SightHead(nn.Module):
         nn.init.zeros_(self.out.bias)
         nn.init.constant_(self.out.bias[: len(NAMES)], RARE)
 
+    def chances(self, tokens: Float[Tensor, "B tokens D"]) -> Float[Tensor, "B tokens names"]:
+        """How likely each token is to show each of NAMES."""
+        read: Tensor = self.out(self.norm(tokens.float())).float()
+        return read[..., : len(NAMES)].sigmoid()
+
     def loss(self, tokens: Float[Tensor, "B tokens D"], marks: Marks) -> Float[Tensor, ""]:
         """Cross entropy in nats a token, summed over names, and a fifth of what places are off in half
         sides of a token, the mean over the four numbers of a picture."""

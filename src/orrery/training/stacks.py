@@ -3,6 +3,7 @@
 A stack holds examples of one task. Everything drawn follows from the recipe's seed and the step, given the bank.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,6 +25,7 @@ from orrery.packing.stack import Stack, Track, stack_tracks
 from orrery.tasks.task import Task
 from orrery.training.bank import Asked, Bank, Form
 from orrery.training.loss import Losses
+from orrery.training.pictures import sent
 from orrery.training.recipe import LossWeights, ModalityNoise, Recipe, Share
 from orrery.training.sight import Marks, SightHead
 
@@ -124,8 +126,9 @@ def draw_flow(
         ids, first = _captioned(bank.clips, CLIP_TOKENS, count, choice, task)
     else:
         pool = bank.policy if task.name.startswith("policy") else bank.sounding if task.sound else bank.windows
-        first = np.asarray(_some(pool, count, choice, task))
-        ids = np.stack([_one(bank.instructions[bank.episode_of[frame]], choice) for frame in first])
+        windows = _some(pool, count, choice, task)
+        first = np.array(windows)
+        ids = np.stack(_one_of_each([bank.instructions[bank.episode_of[frame]] for frame in windows], choice))
     # Measured with captions, unless the task is never asked with one.
     kept = level is not None and share.caption_dropout < 1
     dropped = choice.random(count) < (-1 if kept else share.caption_dropout)
@@ -135,26 +138,28 @@ def draw_flow(
         ids[dropped] = padded_empty(bank, ids.shape[1])
     device = bank.device
     length = 1 if task.frames == "one" else bank.contract.chunk + 1
-    where = moved(first, device)[:, None] + torch.arange(length, device=device)
+    begins, token_ids = sent([first, ids], device)
+    where = begins[:, None] + torch.arange(length, device=device)
     tracks = [vision_track(bank, where, camera, task, config) for camera in cameras_of(task, config)]
     if task.sound is not None:
         tracks.append(sound_track(bank, where, task))
     if task.action is not None:
         tracks.append(action_track(bank, where[:, :1], task, config))
-    stack = stack_tracks(moved(ids, device), tracks, config.clock)
+    stack = stack_tracks(token_ids, tracks, config.clock)
     sigmas = draw_sigmas(tracks, count, recipe.noise, rng, independent=recipe.independent_noise)
     if level is not None:
         sigmas = torch.full_like(sigmas, level)
     noised = []
     for index, track in enumerate(tracks):
         noise = torch.randn(track.clean.shape, generator=rng, device=device)
-        sigma = sigmas[:, index, None, None, None]
-        mixed = torch.where(track.active, (1 - sigma) * track.clean + sigma * noise, track.clean)
         if track.kind == "vision" and task.action == "all" and level is None and emphasis.history_noise:
-            disturbed = torch.rand(count, 1, 1, 1, generator=rng, device=device) * emphasis.history_noise
-            disturbed = disturbed * (torch.rand(count, 1, 1, 1, generator=rng, device=device) < 0.5)
-            mixed = torch.where(track.active, mixed, (1 - disturbed) * mixed + disturbed * noise)
-        noised.append(torch.where(track.valid, mixed, 0.0))
+            disturbed = torch.rand(count, 1, generator=rng, device=device) * emphasis.history_noise
+            disturbed = disturbed * (torch.rand(count, 1, generator=rng, device=device) < 0.5)
+            share_of_noise = torch.where(track.given, disturbed, sigmas[:, index, None])
+        else:
+            share_of_noise = sigmas[:, index, None].masked_fill(track.given, 0.0)
+        mixed = torch.lerp(track.clean, noise, share_of_noise[..., None, None])
+        noised.append(mixed * track.valid)
     return Flowing(
         task=task.name,
         stack=stack.with_latents(noised),
@@ -246,7 +251,8 @@ def motion_weights(track: Track, emphasis: float) -> Float[Tensor, "B T P 1"] | 
         return None
     change = (track.clean[:, 1:] - track.clean[:, :-1]).square().mean(dim=3, keepdim=True).sqrt()
     # Of a sample of the tokens: a quantile of all would cost more than the model.
-    reference = change.flatten()[:: max(1, change.numel() // 8192)].quantile(0.95).clamp(min=1e-6)
+    some = change.flatten()[:: max(1, change.numel() // 8192)]
+    reference = some.kthvalue(math.ceil(0.95 * len(some))).values.clamp(min=1e-6)
     moving = (change / reference).clamp(max=1)
     return 1 + emphasis * torch.cat([torch.zeros_like(moving[:, :1]), moving], dim=1)
 
@@ -289,7 +295,7 @@ def draw_questions(bank: Bank, kind: str, count: int, choice: np.random.Generato
     families = [rows for rows in list(bank.questions[kind].values()) if rows]
     if not families:
         raise DatasetError(f"The data hold no questions about {kind}s. Take reason out of the mixture, or ask some.")
-    drawn = [_one(families[int(choice.integers(len(families)))], choice) for _ in range(count)]
+    drawn = _one_of_each([families[index] for index in choice.integers(len(families), size=count).tolist()], choice)
     return asking(bank, bank.forms[kind], drawn, sight=sight)
 
 
@@ -297,16 +303,16 @@ def asking(bank: Bank, form: Form, drawn: Sequence[Asked], *, sight: bool = Fals
     """Questions of one form as a stack of text; with what their pictures show where `sight` is asked for."""
     device, count = bank.device, len(drawn)
     ids = np.stack([asked.ids for asked in drawn])
-    labels = np.full_like(ids, -100)
-    for row, asked in zip(labels, drawn, strict=True):
-        # Row n predicts token n + 1.
-        row[asked.answer.start - 1 : asked.answer.stop - 1] = asked.ids[asked.answer]
+    begins, ends = np.array([(asked.answer.start, asked.answer.stop) for asked in drawn]).T[..., None]
     length = ids.shape[1]
+    # Row n predicts token n + 1.
+    after = np.arange(1, length + 1)
+    labels = np.where((begins <= after) & (after < ends), np.roll(ids, -1, axis=1), -100)
     offsets = torch.arange(count, device=device)[:, None] * length
-    frames = moved(np.array([asked.frames for asked in drawn]), device)
+    token_ids, told, frames = sent([ids, labels, np.array([asked.frames for asked in drawn])], device)
     return Asking(
         text=TextPack(
-            token_ids=moved(ids, device).reshape(-1),
+            token_ids=token_ids.reshape(-1),
             positions=repeat(form.positions, "three n -> three (b n)", b=count),
             visual=(form.visual + offsets).reshape(-1),
             lengths=(length,) * count,
@@ -314,7 +320,7 @@ def asking(bank: Bank, form: Form, drawn: Sequence[Asked], *, sight: bool = Fals
         patches=bank.patches(frames),
         grids=(form.grid,) * count,
         count=count,
-        labels=moved(labels, device),
+        labels=told,
         marks=bank.marks(frames[:, :: bank.eyes.temporal_patch].reshape(-1)) if sight else None,
     )
 
@@ -345,8 +351,8 @@ def asking_loss(
 
 def moved(values: Shaped[np.ndarray, "*n"], device: torch.device) -> Shaped[Tensor, "*n"]:
     """Values on the device. A GPU fetches them when it gets there; the CPU does not wait until it is done."""
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    (there,) = sent([values], device)
+    return there
 
 
 def padded_empty(bank: Bank, length: int) -> Int[np.ndarray, " n"]:
@@ -368,15 +374,16 @@ def _captioned(
     if not sizes.sum():
         raise DatasetError(f"The data hold no captions for task {task.name!r}. Take it out of the mixture.")
     pool = pools[lengths[int(choice.choice(len(lengths), p=sizes / sizes.sum()))]]
-    drawn = [pool[int(index)] for index in choice.integers(len(pool), size=count)]
+    drawn = [pool[index] for index in choice.integers(len(pool), size=count).tolist()]
     return np.stack([ids for _, ids in drawn]), np.array([frame for frame, _ in drawn])
 
 
 def _some(pool: Sequence[int], count: int, choice: np.random.Generator, task: Task) -> list[int]:
     if not pool:
         raise DatasetError(f"The data hold no windows for task {task.name!r}. Record longer episodes of more kinds.")
-    return [pool[int(index)] for index in choice.integers(len(pool), size=count)]
+    return [pool[index] for index in choice.integers(len(pool), size=count).tolist()]
 
 
-def _one(rows: Sequence[T], choice: np.random.Generator) -> T:
-    return rows[int(choice.integers(len(rows)))]
+def _one_of_each(pools: Sequence[Sequence[T]], choice: np.random.Generator) -> list[T]:
+    indices = choice.integers([len(rows) for rows in pools]).tolist()
+    return [rows[index] for rows, index in zip(pools, indices, strict=True)]

@@ -49,10 +49,12 @@ class WorldRecipe:
     sound_codec: SoundAutoencoderConfig = field(default_factory=SoundAutoencoderConfig)
     codec_seconds: tuple[float, float] = (240.0, 60.0)
     """For pictures and for sound."""
-    codec_episodes: int = 400
-    """That the codecs and the tokenizer are made from."""
+    eyes_seconds: float = 60.0
+    """For the eyes' first lesson."""
+    codec_episodes: int = 1500
+    """That codecs, eyes and the tokenizer are made from."""
     emphasis: Emphasis = field(default_factory=Emphasis)
-    room: int = 800_000
+    room: int = 1_800_000
     """Frames of both cameras that fit into memory."""
     first: int = 20_000
     """Frames that are waited for before the first step."""

@@ -78,7 +78,7 @@ def test_seeds_of_splits_are_apart_and_groups_share_theirs():
 
 def test_looks_pairs_and_words_are_those_of_the_split():
     specs = {split: [spec_of(index, split) for index in range(2 * BLOCK)] for split in FIRST_SEED}
-    assert 0.35 < np.mean([spec.random_look for spec in specs["train"]]) < 0.65
+    assert 0.03 < np.mean([spec.random_look for spec in specs["train"]]) < 0.2
     assert not any(spec.random_look for split in ("validation", "test") for spec in specs[split])
     assert {spec.words for spec in specs["test"]} == {"test"}
     assert {spec.words for split in ("train", "validation") for spec in specs[split]} == {"train"}

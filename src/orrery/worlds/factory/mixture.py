@@ -4,7 +4,7 @@ Seeds, apart from those of the datasets and benchmarks in docs/factory.md (1 to 
 
 | Split | Seeds | Pairs | Phrasings | Look |
 | --- | --- | --- | --- | --- |
-| train | 10,000,000 to 19,999,999 | train | train | half of them drawn, half that of the evaluation |
+| train | 10,000,000 to 19,999,999 | train | train | a tenth of them drawn, the others that of the evaluation |
 | validation | 20,000,000 to 29,999,999 | train | train | that of the evaluation |
 | test | 30,000,000 to 39,999,999 | train or held out, 100 records in turn | test | that of the evaluation |
 
@@ -27,6 +27,8 @@ SEEDS = 10_000_000
 """Of each split."""
 CLEARANCES_M = (0.003, 0.001, 0.0003)
 BLOCK = 100
+LOOKS = 0.1
+"""Share of the training records whose colours, light and camera places are drawn."""
 QUESTIONED = 0.5
 """Share of the records that have questions, ..."""
 FORESEEN = 0.25
@@ -103,7 +105,7 @@ def spec_of(index: int, split: StreamSplit) -> RecordSpec:
     rng = np.random.default_rng([seed, 30])
     able = [name for name in row.behaviours if task == "peg_insert" or not behaviour(name).slip_m]
     who = able[int(rng.integers(len(able)))]
-    random_look = bool(rng.random() < 0.5) and split == "train"
+    random_look = bool(rng.random() < LOOKS) and split == "train"
     own = np.random.default_rng([first + index, 31])
     questions = bool(own.random() < QUESTIONED)
     return RecordSpec(
