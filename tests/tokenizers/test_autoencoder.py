@@ -73,20 +73,32 @@ def test_a_prefix_of_latents_gives_the_prefix_of_frames(codec):
     assert np.abs(short.astype(int) - whole[:5]).max() <= 1
 
 
-def test_stacking_is_undone_and_the_first_frame_is_the_mean_of_its_four():
+@pytest.mark.parametrize("differences", [False, True])
+def test_stacking_is_undone_and_the_first_frame_is_the_mean_of_its_four(differences):
     coded = torch.randn(2, 9, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    latents = stack_latents(coded)
-    torch.testing.assert_close(unstack_latents(latents), coded)
-    assert torch.equal(latents[:, 3:6, 1], coded[:, 2])  # (frame, channel), channel fastest
+    latents = stack_latents(coded, differences=differences)
+    torch.testing.assert_close(unstack_latents(latents, differences=differences), coded)
+    # (frame, channel), channel fastest
+    assert torch.equal(latents[:, 3:6, 1], coded[:, 2] - (coded[:, 0] if differences else 0))
     latents[:, :3, 0] += 4
-    torch.testing.assert_close(unstack_latents(latents)[:, 0], coded[:, 0] + 1)
+    again = unstack_latents(latents, differences=differences)
+    torch.testing.assert_close(again[:, 0], coded[:, 0] + 1)
+    torch.testing.assert_close(again[:, 1:], coded[:, 1:] + (1 if differences else 0))
+
+
+def test_what_stands_still_is_nothing_but_its_first_frame():
+    still = torch.randn(1, 1, 3, 4, 6, generator=torch.Generator().manual_seed(0)).expand(-1, 9, -1, -1, -1)
+    latents = stack_latents(still, differences=True)
+    assert latents[:, :, 0].abs().max() > 1
+    assert not latents[:, :, 1:].any()
 
 
 def test_frames_are_coded_alone_and_as_in_clips(codec):
     pixels = clip(5)
     coded = codec.encode_frames(torch.from_numpy(pixels))
     assert coded.shape == (5, 3, 4, 6)
-    torch.testing.assert_close(stack_latents(coded[None])[0], codec.encode(pixels), atol=1e-5, rtol=0)
+    stacked = stack_latents(coded[None], differences=codec.config.differences)
+    torch.testing.assert_close(stacked[0], codec.encode(pixels), atol=1e-5, rtol=0)
     decoded = codec.decode_frames(coded).numpy().astype(int)
     assert np.abs(decoded - codec.decode(codec.encode(pixels))).max() <= 1
 
@@ -147,7 +159,7 @@ def test_clips_that_do_not_fit_are_refused(codec):
     with pytest.raises(MediaError, match="width must be a multiple of 8, got 44"):
         codec.encode(clip(1, 32, 44))
     with pytest.raises(MediaError, match="1 or 5"):
-        stack_latents(torch.zeros(1, 3, 2, 4, 4))
+        stack_latents(torch.zeros(1, 3, 2, 4, 4), differences=True)
 
 
 def test_sizes_out_of_range_are_refused():

@@ -183,12 +183,14 @@ def test_noise_levels_are_shared_by_cameras_and_by_all_where_they_are_not_indepe
     assert torch.equal(sigmas[:, 0], sigmas[:, 2])
 
 
-def test_what_moves_weighs_more():
+@pytest.mark.parametrize("differences", [False, True])
+def test_what_moves_weighs_more(differences):
     (front, *_) = drawn(SHARES[0], 8).stack.tracks
-    weights = motion_weights(front, 3.0)
+    weights = motion_weights(front, 3.0, differences=differences)
     assert weights.shape == (*front.clean.shape[:3], 1)
     assert torch.equal(weights[:, 0], torch.ones_like(weights[:, 0]))
-    change = (front.clean[:, 1:] - front.clean[:, :-1]).square().mean(dim=3, keepdim=True)
+    before = 0 if differences else front.clean[:, :-1]
+    change = (front.clean[:, 1:] - before).square().mean(dim=3, keepdim=True)
     assert (weights[:, 1:][change == 0] == 1).all()
     assert 3.9 < weights.max() <= 4
     order = change.flatten().argsort()

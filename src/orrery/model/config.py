@@ -107,7 +107,7 @@ PICO = MoTConfig(
     ffn_width=1728,
     vocab=1024,
     activation="relu2",
-    rope_theta=1e4,
+    rope_theta=100.0,
     rope_axes=(12, 10, 10),
     vision_channels=64,
     cameras=2,
@@ -115,11 +115,14 @@ PICO = MoTConfig(
     action_sums=True,
     sound_width=64,
     sound_fps=20.0,
-    clock=Clock(margin=64),
+    clock=Clock(base_fps=80.0, margin=64, one_pace=True),
     prediction="data",
     sigma_floor=0.1,
 )
-"""Ours, trained on the factory cell: 20 M parameters a tower, both of which read and make everything."""
+"""Ours, trained on the factory cell: 20 M parameters a tower, both of which read and make everything.
+
+Frames of its films are 1 position apart, and frequencies high enough to tell neighbours apart from the first step on.
+"""
 TINY = MoTConfig(
     family="tiny",
     width=64,

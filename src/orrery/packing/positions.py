@@ -25,6 +25,8 @@ class Clock:
     """False: latent frames stand 1 apart, whatever their rate."""
     reset_spatial: bool = True
     """False: rows and columns count from the origin too."""
+    one_pace: bool = False
+    """Sound counts as pictures and actions do; in the released models it goes four times as fast."""
 
 
 def text_positions(tokens: int, device: torch.device | None = None) -> Float[Tensor, "3 tokens"]:
@@ -38,7 +40,8 @@ def segment_positions(segment: Segment, origin: float, clock: Clock) -> Float[Te
     The order of operations is the released one, because at positions of 15,000 the last bit of a float32 is visible in
     the phase: ((frame + start) / (fps / stream compression)) x (base_fps / base compression) + origin.
 
-    Sound counts its own latents (24 positions a second, vision has 6): the released weights were trained so.
+    Sound counts its own latents (24 positions a second, vision has 6) unless the clock has `one_pace`: the released
+    weights were trained so.
     """
     frames, rows, cols = segment.clean.shape[0], segment.rows, segment.cols
     index = torch.arange(frames, dtype=torch.float32)
@@ -46,7 +49,7 @@ def segment_positions(segment: Segment, origin: float, clock: Clock) -> Float[Te
         time = index + segment.start + origin
     else:
         stream = clock.temporal_compression if segment.kind == "vision" else 1
-        base = 1 if segment.kind == "sound" else clock.temporal_compression
+        base = 1 if segment.kind == "sound" and not clock.one_pace else clock.temporal_compression
         # Released models were trained with rates rounded to bfloat16: 29.97 counts as 30, 23.976 as 24.
         fps = torch.tensor(segment.fps).bfloat16().item()
         time = (index + segment.start) / (fps / stream) * (clock.base_fps / base) + origin

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -40,6 +40,8 @@ class AutoencoderConfig:
     """Residual blocks at a quarter, then at an eighth of the resolution."""
     decoder_blocks: tuple[int, int] = (3, 2)
     """Residual blocks at an eighth, then at a quarter of the resolution."""
+    differences: bool = True
+    """Latent frames after the first hold what their frames differ from the first one, so what stands still is 0."""
 
     def __post_init__(self) -> None:
         blocks = (*self.encoder_blocks, *self.decoder_blocks)
@@ -152,13 +154,13 @@ class AutoencoderCodec:
         frames = torch.from_numpy(np.ascontiguousarray(pixels))
         with torch.autocast(device.type, enabled=False):
             coded = torch.cat([self.encode_frames(part.to(device)) for part in frames.split(_CHUNK)])
-        return stack_latents(coded[None])[0]
+        return stack_latents(coded[None], differences=self.config.differences)[0]
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "C t h w"]) -> UInt8[np.ndarray, "T H W 3"]:
         """Pixels of whitened latents; 1 + 4 (t - 1) frames."""
         device = self.network.mean.device
-        coded = unstack_latents(latents[None].to(device))[0]
+        coded = unstack_latents(latents[None].to(device), differences=self.config.differences)[0]
         with torch.autocast(device.type, enabled=False):
             frames = torch.cat([self.decode_frames(part).cpu() for part in coded.split(_CHUNK)])
         array: UInt8[np.ndarray, "T H W 3"] = frames.numpy()
@@ -211,18 +213,24 @@ def signed_frames(frames: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
     return rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1
 
 
-def stack_latents(coded: Float[Tensor, "N T C h w"]) -> Float[Tensor, "N stacked t h w"]:
+def stack_latents(coded: Float[Tensor, "N T C h w"], *, differences: bool) -> Float[Tensor, "N stacked t h w"]:
     """Latents of 1 + 4 k frames to 1 + k latent frames of 4 C channels, ordered (frame, channel).
+
+    Args:
+        coded: of single frames.
+        differences: all but the first latent frame are what they differ from it.
 
     Raises:
         MediaError: the count is not 1 + 4 k.
     """
     latent_frames(coded.shape[1], TEMPORAL)
-    first = repeat(coded[:, :1], "n 1 c h w -> n s c h w", s=TEMPORAL)
-    return rearrange(torch.cat([first, coded[:, 1:]], dim=1), "n (t s) c h w -> n (s c) t h w", s=TEMPORAL).contiguous()
+    first, others = coded[:, :1], coded[:, 1:]
+    frames = torch.cat([first.expand(-1, TEMPORAL, -1, -1, -1), others - first if differences else others], dim=1)
+    return rearrange(frames, "n (t s) c h w -> n (s c) t h w", s=TEMPORAL).contiguous()
 
 
-def unstack_latents(latents: Float[Tensor, "N stacked t h w"]) -> Float[Tensor, "N T C h w"]:
+def unstack_latents(latents: Float[Tensor, "N stacked t h w"], *, differences: bool) -> Float[Tensor, "N T C h w"]:
     """Undo `stack_latents`; the first frame is the mean of its four."""
     coded = rearrange(latents, "n (s c) t h w -> n (t s) c h w", s=TEMPORAL)
-    return torch.cat([coded[:, :TEMPORAL].mean(dim=1, keepdim=True), coded[:, TEMPORAL:]], dim=1)
+    first, others = coded[:, :TEMPORAL].mean(dim=1, keepdim=True), coded[:, TEMPORAL:]
+    return torch.cat([first, others + first if differences else others], dim=1)

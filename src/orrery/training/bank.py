@@ -380,7 +380,9 @@ class Bank:
         Args:
             which: (B, T) frames of the bank, T = 1 + 4 k.
         """
-        return stack_latents((self.front, self.wrist)[camera][which].float())
+        return stack_latents(
+            (self.front, self.wrist)[camera][which].float(), differences=self.vision.config.differences
+        )
 
     def patches(self, which: Int[Tensor, "B T"]) -> Float[Tensor, "N V"]:
         """Patches of the front camera for the vision encoder, as `tokenizers.eyes.patchify` orders them.

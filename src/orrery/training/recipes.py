@@ -30,12 +30,12 @@ PICO_RUN = Recipe(
     mixture=MIXTURE,
     steps=1_000_000,
     batch=sum(int(share.weight) for share in MIXTURE),
-    seconds=1000.0,
+    seconds=850.0,
     loss_weights=LossWeights(vision=1.0, sound=0.5, action=1.0, text=0.5, sight=0.2),
     noise=ModalityNoise(vision=SHIFT_5, sound=SHIFT_5, action=SHIFT_5),
     optimiser=OptimiserSettings(
         rule="muon",
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         weight_decay=0.05,
         betas=(0.9, 0.95),
         # What AdamW updates of the eyes and at the edges of the towers.

@@ -164,7 +164,9 @@ def draw_flow(
         task=task.name,
         stack=stack.with_latents(noised),
         sigmas=sigmas,
-        weights=tuple(motion_weights(track, emphasis.motion) for track in tracks),
+        weights=tuple(
+            motion_weights(track, emphasis.motion, differences=bank.vision.config.differences) for track in tracks
+        ),
         marks=bank.marks(where[:, 0]) if task.vision != "none" and recipe.loss_weights.sight else None,
     )
 
@@ -245,11 +247,13 @@ def draw_sigmas(
     return torch.stack([drawn[track.kind if independent else tracks[0].kind] for track in tracks], dim=1)
 
 
-def motion_weights(track: Track, emphasis: float) -> Float[Tensor, "B T P 1"] | None:
-    """1, and `emphasis` more where a token differs from the one before it as much as the liveliest twentieth do."""
+def motion_weights(track: Track, emphasis: float, *, differences: bool) -> Float[Tensor, "B T P 1"] | None:
+    """1, and `emphasis` more where a token differs as much as the liveliest twentieth do: from the one before it, or
+    from the first one where that is what latents are (`differences`)."""
     if track.kind != "vision" or not emphasis or track.clean.shape[1] == 1:
         return None
-    change = (track.clean[:, 1:] - track.clean[:, :-1]).square().mean(dim=3, keepdim=True).sqrt()
+    before = 0.0 if differences else track.clean[:, :-1]
+    change = (track.clean[:, 1:] - before).square().mean(dim=3, keepdim=True).sqrt()
     # Of a sample of the tokens: a quantile of all would cost more than the model.
     some = change.flatten()[:: max(1, change.numel() // 8192)]
     reference = some.kthvalue(math.ceil(0.95 * len(some))).values.clamp(min=1e-6)

@@ -60,7 +60,7 @@ class WorldRecipe:
     """Frames that are waited for before the first step."""
     validation: int = 48
     """Episodes of the validation split."""
-    validate_every: int = 1500
+    validate_every: int = 2000
     """Steps between validations."""
 
     def to_json(self) -> dict[str, Any]:
