@@ -40,7 +40,7 @@ from orrery.training.bank import Bank
 from orrery.training.fit import TOGETHER, recipe_named
 from orrery.training.ground import check_fits, factory_contract, open_eyes, open_ground
 from orrery.training.recipe import ModalityNoise, Recipe
-from orrery.training.stacks import Emphasis, Flowing, draw_flow, draw_stacks, moved
+from orrery.training.stacks import PLAIN, Emphasis, Flowing, draw_flow, draw_stacks, moved
 from orrery.training.state import new_state
 from orrery.training.validation import shuffled_actions, validate
 from orrery.training.world import WorldRecipe, flops_of, graphs_of, take_step
@@ -48,7 +48,6 @@ from orrery.training.world_model import WorldModel, as_written, compile_blocks
 from orrery.worlds.factory.shards import read_shard
 from orrery.worlds.factory.stream import Record
 
-PLAIN = Emphasis(motion=0.0, history_noise=0.0)
 AHEAD = 16
 """Steps whose stacks are recorded before the clock starts; not every step has captions of all lengths."""
 MOVED = 12
@@ -64,6 +63,8 @@ class Variant:
     change: Callable[[Recipe], Recipe] = lambda run: run
     keeps: Callable[[Record], bool] = lambda record: True
     """Which episodes it learns from."""
+    emphasis: Emphasis | None = None
+    """Instead of the recipe's."""
 
 
 def rate(factor: float) -> Variant:
@@ -86,6 +87,7 @@ VARIANTS = {
     "velocity": Variant(change=lambda run: replace(run, model=replace(run.model, prediction="velocity"))),
     "no_sums": Variant(change=lambda run: replace(run, model=replace(run.model, action_sums=False))),
     "no_sight": Variant(change=lambda run: replace(run, loss_weights=replace(run.loss_weights, sight=0.0))),
+    "all_cameras_alike": Variant(emphasis=Emphasis(further_cameras=1.0)),
     "shared_noise": Variant(change=lambda run: replace(run, independent_noise=False)),
     "no_branches": Variant(keeps=lambda record: record.branch is None),
     "no_branches_no_play": Variant(
@@ -135,7 +137,7 @@ class Proxies:
             variant = VARIANTS[name]
             kept = [record for record in records if variant.keeps(record)]
             bank = everything if len(kept) == len(records) else bank_of(kept)
-            recipe = replace(base, run=variant.change(base.run))
+            recipe = replace(base, run=variant.change(base.run), emphasis=variant.emphasis or base.emphasis)
             row = proxy(recipe, self.ground, bank, validation, self.windows)
             print(json.dumps({"variant": name, **row}), flush=True)
 
@@ -160,9 +162,7 @@ def banks(recipe: WorldRecipe, ground: Path, device: torch.device) -> Callable[[
 def proxy(recipe: WorldRecipe, ground: Path, bank: Bank, validation: Bank, windows: int) -> dict[str, Any]:
     """One run to the end of its recipe, and its figures."""
     model, row = trained(recipe, ground, bank)
-    row["validation"] = {
-        name: round(value, 4) for name, value in validate(model, validation, recipe.run, recipe.emphasis).items()
-    }
+    row["validation"] = {name: round(value, 4) for name, value in validate(model, validation, recipe.run).items()}
     model.eval()
     with as_written(model):
         return row | sampled(model, validation, recipe.run, windows)

@@ -63,9 +63,9 @@ def test_an_unknown_variant_is_refused(proxies, tmp_path):
 
 
 def test_variants_differ_from_the_base_in_their_recipe_or_their_episodes(proxies):
-    recipes = {name: variant.change(PICO_RUN) for name, variant in proxies.VARIANTS.items()}
-    assert recipes.pop("base") == PICO_RUN
-    same = {name for name, recipe in recipes.items() if recipe == PICO_RUN}
+    recipes = {name: (variant.change(PICO_RUN), variant.emphasis) for name, variant in proxies.VARIANTS.items()}
+    assert recipes.pop("base") == (PICO_RUN, None)
+    same = {name for name, recipe in recipes.items() if recipe == (PICO_RUN, None)}
     assert same == {"no_branches", "no_branches_no_play"}
     others = [recipe for name, recipe in recipes.items() if name not in same]
     assert all(one != other for index, one in enumerate(others) for other in others[:index])

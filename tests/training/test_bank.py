@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -12,6 +13,7 @@ from makers.world_run import EYES, INDICES, full_bank, new_bank, parts, records,
 
 from orrery.tokenizers.autoencoder import unstack_latents
 from orrery.tokenizers.eyes import PICO_EYES, Look, patchify, reason_positions
+from orrery.tokenizers.text import TextTokenizer
 from orrery.training import bank as bank_module
 from orrery.training.bank import STILL_TEXT, VIDEO_TEXT, Asked, Template, question_prompt
 from orrery.training.stacks import asking
@@ -190,6 +192,25 @@ def test_orders_are_those_of_the_episode_and_of_one_length():
         assert all(any(order in words(ids) for order in record.instructions) for ids in prompts)
     kept = sum(len(prompts) for prompts in bank.instructions)
     assert kept + bank.counts.left_out["instruction too long"] == sum(len(r.instructions) for r in records())
+
+
+def test_no_family_of_questions_is_too_long_for_the_shipped_tokenizer():
+    folder = Path(__file__).parents[2] / "checkpoints" / "pico" / "tokenizer"
+    text = TextTokenizer.from_files({path.name: path.read_bytes() for path in folder.iterdir()})
+    longest = {}
+    for question in (question for record in records() for question in record.questions):
+        length = len(text.encode(question.prompt)) + len(text.encode(question.answer)) + 1
+        longest[question.family] = max(length, longest.get(question.family, 0))
+        still = question.media == "frame"
+        frames = 1 if still else PICO_EYES.video_frames[0] // PICO_EYES.temporal_patch
+        kind = "image" if still else "video"
+        times = () if still else (0.5,) * frames
+        look = Look(kind=kind, patches=torch.zeros(0, 0), grid=(frames, 16, 16), merge=2, seconds=times)
+        template = Template.of(text, look)
+        around = len(template.before) + len(template.after) - len(template.visual)
+        assert around + length <= (STILL_TEXT if still else VIDEO_TEXT), question.prompt
+    # The longest family: its questions list intervals.
+    assert longest["when_quarter"] > 60
 
 
 def test_what_does_not_fit_is_left_out_and_counted():

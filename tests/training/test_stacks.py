@@ -12,6 +12,7 @@ from orrery.model.mot import MoT
 from orrery.training.loss import flow_loss
 from orrery.training.recipe import LossWeights, Recipe, Share
 from orrery.training.stacks import (
+    PLAIN,
     Asking,
     Emphasis,
     Flowing,
@@ -23,11 +24,11 @@ from orrery.training.stacks import (
     motion_weights,
     padded_empty,
     samples_of,
+    token_weights,
 )
 from orrery.training.start import start_weights
 from orrery.training.world_model import WorldModel
 
-PLAIN = Emphasis(motion=0.0, history_noise=0.0)
 SHARES = (
     Share(task="forward_dynamics", caption_dropout=0.5),
     Share(task="forward_dynamics", sound="none", caption_dropout=0.5),
@@ -199,6 +200,20 @@ def test_what_moves_weighs_more(differences):
     heavy, plain = (replace(drawn(SHARES[0]), weights=w) for w in ((weights[:3], None, None), (None, None, None)))
     costs = [float(flowing_loss(mot, one, LossWeights()).total) for one in (heavy, plain)]
     assert costs[0] > costs[1]
+
+
+def test_further_cameras_weigh_less():
+    front, wrist, action = (track for track in drawn(SHARES[0], 8).stack.tracks if track.kind != "sound")
+    for motion in (0.0, 3.0):
+        moving = [motion_weights(track, motion, differences=True) for track in (front, wrist)]
+        weighed = [
+            token_weights(t, Emphasis(motion=motion, further_cameras=0.25), differences=True) for t in (front, wrist)
+        ]
+        whole = torch.ones_like(wrist.clean[..., :1]) if moving[1] is None else moving[1]
+        assert (weighed[0] is None) if motion == 0 else torch.equal(weighed[0], moving[0])
+        assert torch.equal(weighed[1], 0.25 * whole)
+    assert token_weights(action, Emphasis(), differences=True) is None
+    assert token_weights(wrist, Emphasis(motion=0.0, further_cameras=1.0), differences=True) is None
 
 
 def test_questions_cost_the_cross_entropy_of_their_answers():

@@ -89,7 +89,7 @@ def test_the_stacks_of_one_step_are_learnt_by_heart():
     )
     model, stacks = new_model(recipe), draw_stacks(full_bank(), recipe, RECIPE.emphasis, 0)
     state = new_state(model, recipe)
-    costs = [take_step(model, stacks, recipe, state, 1.0)[0] for _ in range(15)]
+    costs = [take_step(model, stacks, recipe, state, 1.0)[0] for _ in range(24)]
     assert costs[0].keys() == {
         "policy_no_video vision", "policy_no_video action", "text_to_image vision", "text_to_video vision",
         "text_to_video sound", "reason still", "reason video",
@@ -120,13 +120,13 @@ def test_validation_is_by_task_modality_and_level_and_leaves_the_model_as_it_was
         model.mot.vision_out.weight.normal_(std=0.05)
         model.mot.action_in.weight.mul_(30)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = validate(model, full_bank(), recipe, RECIPE.emphasis)
+    found = validate(model, full_bank(), recipe)
     assert {f"forward_dynamics vision @{level}" for level in (0.3, 0.9)} <= found.keys()
     families = {name for name in found if name.startswith("right ")} - {"right mean"}
     assert {"right kind", "right next_action"} <= families
     assert found["right mean"] == pytest.approx(sum(found[name] for name in families) / len(families))
     assert found["actions ratio"] != 1.0
-    assert validate(model, full_bank(), recipe, RECIPE.emphasis) == found
+    assert validate(model, full_bank(), recipe) == found
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training
 

@@ -44,7 +44,7 @@ ENCODE = 512
 PICTURES, FEW_PICTURES = 0.25, 4096
 """Share of the room in which pixels are kept too, and how many frames a small bank keeps them of. Questions are about
 0.18 of all frames, but about 0.8 of those of some episodes."""
-STILL_TEXT, VIDEO_TEXT = 80, 96
+STILL_TEXT, VIDEO_TEXT = 80, 120
 """Tokens of a question with its answer, beside those of pictures; longer ones are left out and counted."""
 
 

@@ -40,11 +40,18 @@ class Emphasis:
 
     motion: float = 3.0
     """A vision token that changes as much as any counts so much more than one that stands still."""
+    further_cameras: float = 0.3
+    """What a vision token of a camera after the first counts beside one of the first. All that a camera on the wrist
+    sees moves with it, so it would have most of the loss, and is hardest to foresee."""
     history_noise: float = 0.2
     """Given frames of forward dynamics get noise of up to this level in half of the examples, as frames that the model
     made itself have errors: so that rollouts hold together."""
     videos: float = 0.25
     """Share of the questions that are about videos."""
+
+
+PLAIN = Emphasis(motion=0.0, history_noise=0.0, further_cameras=1.0)
+"""Nothing beyond the plain loss, as it is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,9 +171,7 @@ def draw_flow(
         task=task.name,
         stack=stack.with_latents(noised),
         sigmas=sigmas,
-        weights=tuple(
-            motion_weights(track, emphasis.motion, differences=bank.vision.config.differences) for track in tracks
-        ),
+        weights=tuple(token_weights(track, emphasis, differences=bank.vision.config.differences) for track in tracks),
         marks=bank.marks(where[:, 0]) if task.vision != "none" and recipe.loss_weights.sight else None,
     )
 
@@ -245,6 +250,14 @@ def draw_sigmas(
         if kind not in drawn:
             drawn[kind] = levels.of(kind).draw(count, rng)
     return torch.stack([drawn[track.kind if independent else tracks[0].kind] for track in tracks], dim=1)
+
+
+def token_weights(track: Track, emphasis: Emphasis, *, differences: bool) -> Float[Tensor, "B _ _ 1"] | None:
+    """What the tokens of a track count; None where all count 1."""
+    moving = motion_weights(track, emphasis.motion, differences=differences)
+    if track.kind != "vision" or track.camera == 0 or emphasis.further_cameras == 1:
+        return moving
+    return emphasis.further_cameras * (torch.ones_like(track.clean[..., :1]) if moving is None else moving)
 
 
 def motion_weights(track: Track, emphasis: float, *, differences: bool) -> Float[Tensor, "B T P 1"] | None:

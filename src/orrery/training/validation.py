@@ -7,7 +7,7 @@ import torch
 
 from orrery.training.bank import Bank
 from orrery.training.recipe import Recipe
-from orrery.training.stacks import Emphasis, Flowing, asking, draw_flow, samples_of
+from orrery.training.stacks import PLAIN, Flowing, asking, draw_flow, samples_of
 from orrery.training.world_model import WorldModel, as_written
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -15,18 +15,17 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @torch.no_grad()
-def validate(model: WorldModel, bank: Bank, recipe: Recipe, emphasis: Emphasis) -> dict[str, float]:
+def validate(model: WorldModel, bank: Bank, recipe: Recipe) -> dict[str, float]:
     """Losses on fixed windows by task, modality and noise level, unweighted, and what other actions do to the video.
 
     `actions ratio`: the video loss of forward dynamics with the actions of another window, over that with the true
     ones, mean over the levels; 1 says that actions are not listened to.
     """
-    plain = replace(emphasis, motion=0.0, history_noise=0.0)
     with as_written(model):
-        return _validated(model, bank, recipe, plain)
+        return _validated(model, bank, recipe)
 
 
-def _validated(model: WorldModel, bank: Bank, recipe: Recipe, plain: Emphasis) -> dict[str, float]:
+def _validated(model: WorldModel, bank: Bank, recipe: Recipe) -> dict[str, float]:
     device = bank.device
     found: dict[str, float] = {}
     ratios = []
@@ -36,7 +35,7 @@ def _validated(model: WorldModel, bank: Bank, recipe: Recipe, plain: Emphasis) -
             continue
         for level in LEVELS:
             choice, rng = np.random.default_rng(1), torch.Generator(device).manual_seed(1)
-            flowing = draw_flow(bank, share, 64, recipe, plain, choice, rng, level=level)
+            flowing = draw_flow(bank, share, 64, recipe, PLAIN, choice, rng, level=level)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                 parts = model.losses(flowing, recipe.loss_weights).parts
             # To the mean squared error of the data itself, which is comparable over levels.

@@ -264,7 +264,7 @@ def train_world(
                 if not np.isfinite(row["grad_norm"]):
                     raise NonFiniteGradientsError(f"Gradients are not finite at step {row['step']}: {row['losses']}.")
                 if validation is not None and (state.step // log_every * log_every) % recipe.validate_every == 0:
-                    row["validation"] = validate(model, validation, run, recipe.emphasis)
+                    row["validation"] = validate(model, validation, run)
                     since = clock()
                 log.write(json.dumps(row) + "\n")
                 log.flush()
@@ -278,7 +278,7 @@ def train_world(
         # Who asks a run to stop may not wait for its validation.
         save_state(out / STATE, model, run, state, gather=team.gather)
         if validation is not None and not stopped:
-            row = {"step": state.step, "validation": validate(model, validation, run, recipe.emphasis)}
+            row = {"step": state.step, "validation": validate(model, validation, run)}
             log.write(json.dumps(row) + "\n")
             log.flush()
             tell(row)
