@@ -9,6 +9,7 @@ import torch
 from orrery.evaluation.factory.probe import load_probes, untrained
 from orrery.training.probe import (
     FIRST_SEED,
+    FIRST_VALIDATION_SEED,
     GRID,
     MATERIALS,
     PAIRS,
@@ -90,3 +91,13 @@ def test_the_sound_probe_hears_every_band_and_pads_with_silence():
     assert window.shape == (WINDOW,)
     assert window.sum() < WINDOW
     assert SoundProbe()(torch.from_numpy(window[None])).shape == (1, len(MATERIALS))
+
+
+def test_the_shipped_probes_read_true_pictures_and_untrained_ones_do_not():
+    unseen = probe_episode((FIRST_VALIDATION_SEED + 3, True))
+    pictures, targets = frames_from([unseen], 4, torch.device("cpu"), 0, in_turn=True)(0)
+    found = {}
+    for name, reader in (("shipped", load_probes()), ("untrained", untrained())):
+        sights = reader.read(pictures.numpy())
+        found[name] = np.linalg.norm(sights.gripper_m - targets["gripper"][:, :3].numpy(), axis=1).mean()
+    assert found["shipped"] < 0.04 < found["untrained"]

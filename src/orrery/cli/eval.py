@@ -59,7 +59,7 @@ class Eval:
 
         from orrery.errors import CheckpointError
         from orrery.evaluation.factory.figure import SIZES, Suite
-        from orrery.evaluation.factory.probe import PATH, load_probes
+        from orrery.evaluation.factory.probe import load_probes
         from orrery.evaluation.factory.table import Tools, evaluate, write_table
         from orrery.runtime.load import load
 
@@ -76,7 +76,7 @@ class Eval:
         if self.policy_only is not None:
             policy_only = load(self.policy_only, device=self.device, dtype=self.dtype)
         try:
-            reader = load_probes(self.probes or PATH, device=self.device)
+            reader = load_probes(self.probes, device=self.device)
         except CheckpointError:
             if self.probes is not None:
                 raise

@@ -1,4 +1,4 @@
-"""The frozen probes: loaded from `checkpoints/factory-probe`, and what they say of pictures and sounds."""
+"""The frozen probes: loaded from a folder or as they are shipped, and what they say of pictures and sounds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,12 @@ from jaxtyping import Float, Float32, Int, UInt8
 from orrery.errors import CheckpointError
 from orrery.training.probe import MATERIALS, PLACES, PictureProbe, SoundProbe, pair_number
 from orrery.weights.folder import open_folder
+from orrery.weights.hub import shipped
 from orrery.weights.shard import read_tensors
 from orrery.worlds.factory.parts import Part
 
-PATH = Path(__file__).parents[4] / "checkpoints" / "factory-probe"
+NAME = "factory-probe"
+"""Of the shipped ones."""
 BATCH = 64
 
 
@@ -85,12 +87,19 @@ def untrained(seed: int = 0) -> Reader:
     return Reader(picture=PictureProbe().eval(), sound=SoundProbe().eval(), note="The probes are random.")
 
 
-def load_probes(path: Path = PATH, device: str = "cpu") -> Reader:
-    """Both probes as shipped.
+def load_probes(path: Path | None = None, device: str = "cpu") -> Reader:
+    """Both probes.
+
+    Args:
+        path: their folder; that of the shipped ones when None.
+        device: where they compute.
 
     Raises:
         CheckpointError: no such folder, or not of these probes.
     """
+    path = path or shipped(NAME)
+    if path is None:
+        raise CheckpointError(f"No {NAME} comes with this package. Train one with benchmarks/factory_probe.py.")
     folder = open_folder(path)
     if folder.metadata.get("kind") != "factory_probe":
         raise CheckpointError(f"{path} holds {folder.metadata.get('kind')!r}, not the probes of the factory suite.")
