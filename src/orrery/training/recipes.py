@@ -30,7 +30,7 @@ PICO_RUN = Recipe(
     mixture=MIXTURE,
     steps=1_000_000,
     batch=sum(int(share.weight) for share in MIXTURE),
-    seconds=850.0,
+    seconds=1050.0,
     loss_weights=LossWeights(vision=1.0, sound=0.5, action=1.0, text=0.5, sight=0.2),
     noise=ModalityNoise(vision=SHIFT_5, sound=SHIFT_5, action=SHIFT_5),
     optimiser=OptimiserSettings(

@@ -47,7 +47,7 @@ class WorldRecipe:
     eyes: VisionEncoderConfig
     vision_codec: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     sound_codec: SoundAutoencoderConfig = field(default_factory=SoundAutoencoderConfig)
-    codec_seconds: tuple[float, float] = (240.0, 60.0)
+    codec_seconds: tuple[float, float] = (240.0, 120.0)
     """For pictures and for sound."""
     eyes_seconds: float = 60.0
     """For the eyes' first lesson."""
