@@ -47,6 +47,8 @@ def test_a_run_ends_in_a_checkpoint_that_loads(monkeypatch, capsys, sketches, re
     # In place of 48 simulated ones.
     monkeypatch.setattr("orrery.training.fit.validation_records", lambda count, workers: list(records()[:count]))
     monkeypatch.setattr("orrery.training.validation.LEVELS", (0.5,))
+    # After the first of two steps.
+    monkeypatch.setattr("orrery.training.fit.SAVE_S", 0.0)
     call(monkeypatch, "train", recipe, "--out", out, "--shards", shard, "--ground", tmp_path / "ground")
     assert {path.name for path in out.iterdir()} == {
         "recipe.json", "log.jsonl", "facts.json", "curves.png", "state", "checkpoint",
@@ -55,8 +57,12 @@ def test_a_run_ends_in_a_checkpoint_that_loads(monkeypatch, capsys, sketches, re
     assert "step 1" in said
     assert "policy no video action" in said
     assert said.endswith(f"Wrote {out / 'checkpoint'}.\n")
+    assert said.count("Wrote ") == SHORT.run.steps + 1
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert "policy_no_video action @0.5" in rows[-1]["validation"]
+    facts = json.loads((out / "facts.json").read_text())
+    assert facts["validation_in_8_bits"].keys() == rows[-1]["validation"].keys()
+    assert facts["validation_in_8_bits"] != rows[-1]["validation"]
 
     model = orrery.load(out / "checkpoint")
     assert (model.family, model.origin.trained, model.origin.licence) == ("pico", True, "OpenMDW-1.1")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Train:
     """Train a world model of the factory cell and write a checkpoint.
 
-    OUT gets ground/ (tokenizer and codecs), state/ (to go on from), log.jsonl, curves.png, recipe.json and checkpoint/.
+    OUT gets ground/ (tokenizer, codecs and eyes), state/ (to go on from), log.jsonl, curves.png, recipe.json and
+    checkpoint/, of which what there is so far is written every five minutes.
 
     Several GPUs of a host share the work of one recipe, on shards:
     torchrun --nproc-per-node 8 -m orrery.cli.main train RECIPE --out OUT --device cuda --shards ...
@@ -49,6 +50,19 @@ class Train:
         recipe = recipe_named(self.recipe)
         if self.seconds is not None:
             recipe = replace(recipe, run=replace(recipe.run, seconds=self.seconds))
+        tasks = tuple(dict.fromkeys(share.task for share in recipe.run.mixture))
+
+        def write(fitted: "Fitted") -> None:
+            save(
+                model_of(fitted, tasks),
+                self.out / "checkpoint",
+                trained=True,
+                licence="OpenMDW-1.1",
+                notes=fitted.facts,
+                storage="int8",
+            )
+            print(f"Wrote {self.out / 'checkpoint'}.", flush=True)
+
         fitted = fit(
             recipe,
             self.out,
@@ -59,18 +73,10 @@ class Train:
             device=self.device,
             ground_only=self.ground_only,
             tell=print_row,
+            keep=write,
         )
         if fitted is not None:
-            tasks = tuple(dict.fromkeys(share.task for share in recipe.run.mixture))
-            save(
-                model_of(fitted, tasks),
-                self.out / "checkpoint",
-                trained=True,
-                licence="OpenMDW-1.1",
-                notes=fitted.facts,
-                storage="int8",
-            )
-            print(f"Wrote {self.out / 'checkpoint'}.")
+            write(fitted)
 
 
 def print_row(row: dict[str, Any]) -> None:
@@ -86,19 +92,17 @@ def print_row(row: dict[str, Any]) -> None:
 
 
 def model_of(fitted: "Fitted", tasks: tuple[str, ...]) -> "Model":
-    """A trained world model as what `orrery.load` returns, on the CPU."""
+    """A trained world model as what `orrery.load` returns."""
     from orrery.runtime.model import Model, Origin
     from orrery.training.ground import factory_contract
 
-    for codec in (fitted.vision, fitted.sound):
-        codec.network.cpu()
     contract = factory_contract()
     return Model(
-        mot=fitted.model.mot.cpu().eval(),
+        mot=fitted.model.mot.eval(),
         text=fitted.text,
         vision=fitted.vision,
         sound=fitted.sound,
-        eyes=fitted.model.eyes.cpu().eval(),
+        eyes=fitted.model.eyes.eval(),
         contracts={contract.embodiment: contract},
         family="pico",
         origin=Origin(path=Path(), layout="orrery", weights={}, trained=True, licence="OpenMDW-1.1"),

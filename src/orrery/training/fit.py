@@ -29,7 +29,8 @@ from orrery.training.ground import check_fits, factory_contract, make_ground, op
 from orrery.training.loop import STATE
 from orrery.training.parallel import team_of
 from orrery.training.recipes import RECIPES
-from orrery.training.state import load_state
+from orrery.training.state import TrainingState, load_state
+from orrery.training.validation import validate_in_eight_bits
 from orrery.training.world import WorldRecipe, shard_world, train_world
 from orrery.training.world_model import WorldModel, compile_blocks
 from orrery.weights.atomic import write_atomic
@@ -38,12 +39,14 @@ from orrery.worlds.factory.stream import Record, stream
 
 TOGETHER = 32
 """Episodes that are drawn and encoded at once."""
+SAVE_S = 300.0
+"""Seconds between saves of a run."""
 Tell = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
-    """What a run leaves behind."""
+    """What a run leaves behind, on the CPU."""
 
     model: WorldModel
     text: TextTokenizer
@@ -78,6 +81,7 @@ def fit(
     device: str = "cpu",
     ground_only: bool = False,
     tell: Tell = lambda row: None,
+    keep: Callable[[Fitted], None] = lambda fitted: None,
 ) -> Fitted | None:
     """Carry out a recipe, or go on with the run that lies in `out`.
 
@@ -87,6 +91,7 @@ def fit(
         ground: a folder of `ground.make_ground`; made in `out` from the first episodes when None.
         device: "cpu" or "cuda". Where torchrun started several processes, they share the work.
         ground_only: stop after tokenizer and codecs, and return None.
+        keep: given what there is, every SAVE_S seconds while training.
 
     Returns:
         What the run leaves behind; None in processes beside the one that leads.
@@ -153,6 +158,33 @@ def fit(
         while not main.full and (some := list(islice(known, TOGETHER))):
             main.add(some)
         tell({"stage": "episodes", "episodes": main.counts.episodes, "frames": main.used})
+
+        def fitted(state: TrainingState) -> Fitted | None:
+            weights = team.gather(model.state_dict())
+            if weights is None:
+                return None
+            copy = WorldModel(recipe.run.model, recipe.eyes, recipe.run.seed)
+            copy.load_state_dict(weights)
+            facts = {
+                "recipe": recipe.to_json(),
+                "steps": state.step,
+                "seconds": round(state.seconds, 1),
+                "episodes": main.counts.episodes,
+                "frames": main.used,
+                "left_out": dict(main.counts.left_out),
+                "codecs": figures,
+                "device": torch.cuda.get_device_name() if place.type == "cuda" else "cpu",
+                "processes": team.size,
+                "torch": torch.__version__,
+            }
+            codecs = open_ground(folder, torch.device("cpu"))
+            return Fitted(model=copy, text=text, vision=codecs[1], sound=codecs[2], facts=facts)
+
+        def saved(state: TrainingState) -> None:
+            so_far = fitted(state)
+            if so_far is not None:
+                keep(so_far)
+
         state = train_world(
             recipe,
             model,
@@ -162,30 +194,20 @@ def fit(
             validation=validation,
             state=state,
             tell=tell,
-            save_every_s=300.0,
+            save_every_s=SAVE_S,
+            saved=saved,
             clock=team.clock,
             team=team,
         )
-        if team.size > 1:
-            weights = team.gather(model.state_dict())
-            if weights is None:
-                return None
-            model = WorldModel(recipe.run.model, recipe.eyes, recipe.run.seed).to(place)
-            model.load_state_dict(weights)
-        facts = {
-            "recipe": recipe.to_json(),
-            "steps": state.step,
-            "seconds": round(state.seconds, 1),
-            "episodes": main.counts.episodes,
-            "frames": main.used,
-            "left_out": dict(main.counts.left_out),
-            "codecs": figures,
-            "device": torch.cuda.get_device_name() if place.type == "cuda" else "cpu",
-            "processes": team.size,
-            "torch": torch.__version__,
-        }
-        write_atomic(out / "facts.json", (json.dumps(facts, indent=1) + "\n").encode())
-        return Fitted(model=model, text=text, vision=vision, sound=sound, facts=facts)
+        found = fitted(state)
+        if found is None:
+            return None
+        if validation is not None and recipe.run.progress(state.step, state.seconds) >= 1:
+            # What storing it in 8 bits costs, beside the last line of the log.
+            found.facts["validation_in_8_bits"] = validate_in_eight_bits(found.model.to(place), validation, recipe.run)
+            found.model.cpu()
+        write_atomic(out / "facts.json", (json.dumps(found.facts, indent=1) + "\n").encode())
+        return found
 
 
 def validation_records(count: int, workers: int) -> list[Record]:

@@ -9,6 +9,7 @@ from orrery.training.bank import Bank
 from orrery.training.recipe import Recipe
 from orrery.training.stacks import PLAIN, Flowing, asking, draw_flow, samples_of
 from orrery.training.world_model import WorldModel, as_written
+from orrery.weights.eight_bit import as_stored
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Noise levels at which validation losses are taken."""
@@ -56,6 +57,15 @@ def _validated(model: WorldModel, bank: Bank, recipe: Recipe) -> dict[str, float
     if any(share.row().writes for share in recipe.mixture):
         found |= right_answers(model, bank, recipe)
     model.train()
+    return found
+
+
+def validate_in_eight_bits(model: WorldModel, bank: Bank, recipe: Recipe) -> dict[str, float]:
+    """As `validate`, with the weights as a checkpoint in 8 bits stores them; the model keeps its own."""
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(as_stored(kept))
+    found = validate(model, bank, recipe)
+    model.load_state_dict(kept)
     return found
 
 

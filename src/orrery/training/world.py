@@ -177,6 +177,7 @@ def train_world(
     tell: Tell = lambda row: None,
     log_every: int = 20,
     save_every_s: float | None = None,
+    saved: Callable[[TrainingState], None] = lambda state: None,
     clock: Callable[[], float] = time.monotonic,
     team: Team = ALONE,
 ) -> TrainingState:
@@ -190,6 +191,7 @@ def train_world(
         state: a run to go on with; None starts one.
         tell: given every line of the log.
         save_every_s: seconds between saves of `state/`; None saves at the end only.
+        saved: called after each of them but the last, in every process of the team.
         clock: says the same in every process of the team.
         team: several processes have the same bank, and a model and a state of `parallel.shard`. One writes.
 
@@ -212,7 +214,7 @@ def train_world(
     out.mkdir(parents=True, exist_ok=True)
     if team.leads:
         keep_log(out / LOG, state.step)
-    began, saved = clock() - state.seconds, clock()
+    began, last_save = clock() - state.seconds, clock()
     flops, tokens, since = 0.0, 0, clock()
     model.train()
     name = torch.cuda.get_device_name() if bank.device.type == "cuda" else "cpu"
@@ -271,9 +273,10 @@ def train_world(
                 tell(row)
                 if team.leads and "validation" in row:
                     drawing.again()
-            if save_every_s is not None and clock() - saved > save_every_s:
+            if save_every_s is not None and clock() - last_save > save_every_s:
                 save_state(out / STATE, model, run, state, gather=team.gather)
-                saved = clock()
+                saved(state)
+                last_save = clock()
             stopped = team.any(stop.is_set())
         # Who asks a run to stop may not wait for its validation.
         save_state(out / STATE, model, run, state, gather=team.gather)

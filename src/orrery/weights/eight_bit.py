@@ -42,6 +42,14 @@ def to_eight_bit(tensors: Mapping[str, Tensor]) -> EightBit:
     return EightBit(tensors=stored, worst=worst)
 
 
+def as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is read again of tensors that were stored by `to_eight_bit`."""
+    stored = to_eight_bit(tensors).tensors
+    return {
+        name: restored(stored[name], stored[name + ROWS]) if name + ROWS in stored else stored[name] for name in tensors
+    }
+
+
 def rounded(matrix: Float32[Tensor, "*R C"]) -> tuple[Int8[Tensor, "*R C"], Float32[Tensor, "*R"]]:
     """The nearest whole multiples of each row's step, and the steps: max|row| / 127, of zeros the smallest there is."""
     steps = (matrix.abs().amax(dim=-1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
