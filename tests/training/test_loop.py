@@ -204,6 +204,9 @@ def test_another_recipe_cannot_go_on_with_a_run(whole):
     assert saved_recipe(out / STATE) == RECIPE
     with pytest.raises(SettingsError, match="another model than the one given: width 24 instead of 48"):
         train(MoT(replace(SMALL, width=48)), RandomWindows(7), RECIPE, out=out)
+    rare = tuple(share if share.row().writes else replace(share, every=2) for share in RECIPE.mixture)
+    with pytest.raises(SettingsError, match="every few steps"):
+        train(MoT(SMALL), RandomWindows(7), replace(RECIPE, mixture=rare), out=out)
     with pytest.raises(SettingsError, match="save_every must be 1 or more"):
         train(MoT(SMALL), RandomWindows(7), RECIPE, out=out, save_every=0)
 

@@ -36,7 +36,7 @@ EVERYTHING = Recipe(
 def test_json_gives_the_recipe_back(recipe):
     document = json.loads(json.dumps(recipe.to_json(), allow_nan=False))
     assert Recipe.from_json(document) == recipe
-    assert document["version"] == 2
+    assert document["version"] == 3
     assert "orrery" not in json.dumps(document)  # no class paths
 
 
@@ -53,7 +53,7 @@ def changed(path: str, value: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("version", 1, "version 1, this program reads 2"),
+        ("version", 2, "version 2, this program reads 3"),
         ("stepz", 5, "recipe has no setting 'stepz'. Did you mean 'steps'"),
         ("optimiser.rate", 5, r"recipe\.optimiser has no setting 'rate'"),
         ("steps", "100", r"recipe\.steps must be a whole number, got '100'"),

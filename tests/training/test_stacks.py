@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from makers.world_run import CPU, MODEL, RECIPE, RUN, full_bank, new_bank, records
+from makers.world_run import CPU, MIXTURE, MODEL, RECIPE, RUN, full_bank, new_bank, records
 
-from orrery.errors import DatasetError
+from orrery.errors import DatasetError, SettingsError
 from orrery.model.mot import MoT
 from orrery.training.loss import flow_loss
 from orrery.training.recipe import LossWeights, Recipe, Share
@@ -94,6 +94,22 @@ def test_shares_get_their_part_of_the_samples():
     assert sum(one.count for one in stacks if isinstance(one, Asking)) == 3
     # In multiples of 8 where there are enough.
     assert [count for _, count in samples_of(replace(RUN, batch=9 * 13))] == [24, 24, 16, 16, 40]
+
+
+def test_a_rare_share_takes_part_now_and_then_and_counts_as_much_more():
+    rare = tuple(replace(share, every=2) if place in (1, 2) else share for place, share in enumerate(MIXTURE[:3]))
+    recipe = replace(RUN, mixture=rare, batch=5)
+    assert [count for _, count in samples_of(recipe)] == [2, 4, 2]
+    tasks = [[one.task for one in draw_stacks(full_bank(), recipe, RECIPE.emphasis, step)] for step in range(4)]
+    assert tasks == 2 * [["forward_dynamics", "policy_no_video"], ["forward_dynamics", "text_to_image"]]
+    always, other = draw_stacks(full_bank(), recipe, RECIPE.emphasis, 0)
+    assert (always.factor, other.factor) == (1.0, 2.0)
+    mot = random_mot().requires_grad_(False)
+    once, twice = (flowing_loss(mot, replace(other, factor=factor), LossWeights()) for factor in (1.0, 2.0))
+    assert float(twice.total) == pytest.approx(2 * float(once.total))
+    assert twice.parts == once.parts
+    with pytest.raises(SettingsError, match="every 2"):
+        replace(MIXTURE[4], every=2)
 
 
 @pytest.mark.parametrize("prediction", ["data", "velocity"])

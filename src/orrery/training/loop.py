@@ -82,6 +82,8 @@ def train(
     """
     if mot.config != recipe.model:
         raise SettingsError(f"The recipe is for another model than the one given: {_difference(mot, recipe)}.")
+    if rare := [share.task for share in recipe.mixture if share.every > 1]:
+        raise SettingsError(f"{rare[0]!r} takes part in every few steps, which only runs on stacks do. Set every to 1.")
     if save_every is not None and save_every < 1:
         raise SettingsError(f"save_every must be 1 or more steps, or None for the end only; got {save_every}.")
     if state is None:

@@ -16,7 +16,7 @@ from orrery.training.ema import power_gamma
 from orrery.training.optim import LearningRate, OptimiserSettings
 from orrery.training.settings_json import settings_from_json, settings_to_json
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,9 @@ class Share:
     """A row of `tasks.task`."""
     weight: float = 1.0
     """Examples are drawn in proportion to it."""
+    every: int = 1
+    """Steps from one that it takes part in to the next; then with as many times its examples and its loss, for few
+    examples keep a GPU waiting. For runs on stacks alone, and not for questions."""
     sound: Literal["none", "all"] | None = None
     """Sound is made ("none" of it is given), given ("all"), or absent."""
     caption_dropout: float = 0.1
@@ -36,10 +39,13 @@ class Share:
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
             raise SettingsError(f"The weight of {self.task!r} in the mixture must be above 0, got {self.weight}.")
+        if self.every < 1:
+            raise SettingsError(f"{self.task!r} must take part in every step or every few, got every {self.every}.")
         if not 0 <= self.caption_dropout <= 1:
             raise SettingsError(f"Caption dropout of {self.task!r} must be in [0, 1], got {self.caption_dropout}.")
         try:
-            self.row()
+            if self.row().writes and self.every > 1:
+                raise SettingsError(f"{self.task!r} takes part in every step, got every {self.every}.")
         except TaskError as error:
             raise SettingsError(f"The mixture names an unfit task: {error}") from None
 

@@ -11,14 +11,14 @@ from orrery.training.world import WorldRecipe
 
 MIXTURE = (
     Share(task="forward_dynamics", weight=144.0, caption_dropout=0.6),
-    Share(task="forward_dynamics", weight=32.0, sound="none", caption_dropout=0.6),
+    Share(task="forward_dynamics", weight=32.0, every=2, sound="none", caption_dropout=0.6),
     Share(task="inverse_dynamics", weight=72.0, caption_dropout=1.0),
-    Share(task="policy", weight=24.0, caption_dropout=0.0),
+    Share(task="policy", weight=24.0, every=2, caption_dropout=0.0),
     Share(task="policy_no_video", weight=320.0, caption_dropout=0.0),
-    Share(task="text_to_image", weight=48.0),
-    Share(task="text_to_video", weight=16.0),
-    Share(task="text_to_video", weight=24.0, sound="none"),
-    Share(task="image_to_video", weight=16.0, sound="none"),
+    Share(task="text_to_image", weight=48.0, every=2),
+    Share(task="text_to_video", weight=16.0, every=4),
+    Share(task="text_to_video", weight=24.0, every=2, sound="none"),
+    Share(task="image_to_video", weight=16.0, every=4, sound="none"),
     Share(task="reason", weight=160.0, caption_dropout=0.0),
 )
 """Samples of a step by task. Forward dynamics mostly goes without the order, which would tell the future by itself."""

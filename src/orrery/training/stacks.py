@@ -66,6 +66,8 @@ class Flowing:
     """Of the tokens of each track; None is 1."""
     marks: Marks | None = None
     """What the first frame of the first track shows, where it is given and asked for."""
+    factor: float = 1.0
+    """On the loss: that of a share that takes part in every second step counts twice."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +85,7 @@ class Asking:
 
 
 def draw_stacks(bank: Bank, recipe: Recipe, emphasis: Emphasis, step: int) -> list[Flowing | Asking]:
-    """The stacks of a step, one for each share of the mixture.
+    """The stacks of a step, one for each share of the mixture that takes part in it.
 
     Raises:
         DatasetError: the bank has nothing for a share.
@@ -91,7 +93,13 @@ def draw_stacks(bank: Bank, recipe: Recipe, emphasis: Emphasis, step: int) -> li
     choice = np.random.default_rng([recipe.seed, step])
     rng = torch.Generator(bank.device).manual_seed(int(choice.integers(2**62)))
     found: list[Flowing | Asking] = []
+    rare = 0
     for share, count in samples_of(recipe):
+        # Numbered by themselves, so that not all of them fall into the same steps.
+        turn = (step + rare) % share.every
+        rare += share.every > 1
+        if turn:
+            continue
         if share.row().writes:
             videos = round(count * emphasis.videos)
             found += [
@@ -105,9 +113,10 @@ def draw_stacks(bank: Bank, recipe: Recipe, emphasis: Emphasis, step: int) -> li
 
 
 def samples_of(recipe: Recipe) -> list[tuple[Share, int]]:
-    """How many samples of a step each share gets: its part of `batch`, in multiples of 8 where there are as many."""
+    """How many samples each share gets in a step that it takes part in: its part of `batch`, times the steps between,
+    in multiples of 8 where there are as many."""
     total = sum(share.weight for share in recipe.mixture)
-    counts = [recipe.batch * share.weight / total for share in recipe.mixture]
+    counts = [recipe.batch * share.weight * share.every / total for share in recipe.mixture]
     return [
         (share, max(1, round(count) if count < 12 else 8 * round(count / 8)))
         for share, count in zip(recipe.mixture, counts, strict=True)
@@ -173,6 +182,7 @@ def draw_flow(
         sigmas=sigmas,
         weights=tuple(token_weights(track, emphasis, differences=bank.vision.config.differences) for track in tracks),
         marks=bank.marks(where[:, 0]) if task.vision != "none" and recipe.loss_weights.sight else None,
+        factor=float(share.every) if level is None else 1.0,
     )
 
 
@@ -304,7 +314,7 @@ def flowing_loss(mot: MoT, flowing: Flowing, weights: LossWeights, head: SightHe
     if head is not None and flowing.marks is not None:
         told[f"{flowing.task} sight"] = seen = head.loss(made.halfway[:, : flowing.marks.shown.shape[1]], flowing.marks)
         total = total + weights.sight * seen
-    return Losses(total=total, parts=told)
+    return Losses(total=flowing.factor * total, parts=told)
 
 
 def draw_questions(bank: Bank, kind: str, count: int, choice: np.random.Generator, *, sight: bool = False) -> Asking:

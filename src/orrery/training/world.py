@@ -34,7 +34,7 @@ from orrery.training.state import TrainingState, new_state, save_state
 from orrery.training.validation import validate
 from orrery.training.world_model import WorldModel
 
-_VERSION = 2
+_VERSION = 3
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0}
 """Dense bfloat16, by the vendor's datasheet; what utilisation is measured against."""
 
