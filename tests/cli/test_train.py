@@ -71,6 +71,29 @@ def test_a_run_ends_in_a_checkpoint_that_loads(monkeypatch, capsys, sketches, re
     assert isinstance(orrery.run(model, question).text, str)
 
 
+def test_a_run_goes_on_from_a_checkpoint(monkeypatch, sketches, recipe, tmp_path):
+    shard, slow = tmp_path / "shard.npz", tmp_path / "slow.json"
+    write_shard(shard, records())
+    write_ground(tmp_path / "ground")
+    optimiser = replace(SHORT.run.optimiser, learning_rate=1e-12, weight_decay=0.0)
+    still = replace(SHORT, validation=0, run=replace(SHORT.run, optimiser=optimiser))
+    slow.write_text(json.dumps(still.to_json()))
+    first, further = tmp_path / "first", tmp_path / "further"
+    given = ("--shards", shard)
+    call(monkeypatch, "train", recipe, "--out", first, *given, "--ground", tmp_path / "ground")
+    call(monkeypatch, "train", slow, "--out", further, *given, "--start", first / "checkpoint")
+    old, new = (orrery.load(out / "checkpoint") for out in (first, further))
+    for name, weight in old.mot.state_dict().items():
+        # What is stored in 8 bits is stored again.
+        assert (new.mot.state_dict()[name] - weight).abs().max() <= 1e-2 * weight.abs().max() + 1e-9, name
+    assert new.text.files == old.text.files
+    facts = json.loads((further / "facts.json").read_text())
+    assert facts["codecs"]["start"]["weights"] == dict(old.origin.weights)
+
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "train", slow, "--out", further, *given, "--start", "pico", "--ground", tmp_path / "ground")
+
+
 def test_a_row_of_the_log_is_one_line(capsys):
     print_row({"step": 19, "seconds": 3.21, "losses": {"text_to_image vision": 0.5}, "mfu": None})
     print_row({"step": 20, "validation": {"actions ratio": 1.23456}})

@@ -34,6 +34,8 @@ class Train:
     """Index of the first episode that is simulated."""
     ground: Path | None = None
     """Tokenizer and codecs of an earlier run; made anew if left out."""
+    start: str | None = None
+    """A checkpoint to begin with, such as pico: its weights, tokenizer and codecs, in place of a ground."""
     seconds: float | None = None
     """Wall-clock limit of the run in place of the recipe's."""
     device: str = "cpu"
@@ -70,6 +72,7 @@ class Train:
             workers=self.workers,
             first=self.first,
             ground=self.ground,
+            start=None if self.start is None else start_of(self.start),
             device=self.device,
             ground_only=self.ground_only,
             tell=print_row,
@@ -89,6 +92,35 @@ def print_row(row: dict[str, Any]) -> None:
     print(head, shown, flush=True)
     if "validation" in row:
         print("  validation", {k: round(v, 4) for k, v in row["validation"].items()}, flush=True)
+
+
+def start_of(source: str) -> "Fitted":
+    """A checkpoint as what a run begins with.
+
+    Raises:
+        CheckpointError: it is damaged, or has no tokenizer, eyes or codecs of our own kind.
+    """
+    from orrery.errors import CheckpointError
+    from orrery.runtime.load import load
+    from orrery.tokenizers.autoencoder import AutoencoderCodec
+    from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
+    from orrery.training.fit import Fitted
+    from orrery.training.world_model import WorldModel
+
+    model = load(source)
+    vision, sound = model.vision, model.sound
+    if (
+        model.text is None
+        or model.eyes is None
+        or not isinstance(vision, AutoencoderCodec)
+        or not isinstance(sound, AutoencoderSoundCodec)
+    ):
+        raise CheckpointError(f"{source} lacks a tokenizer, eyes or small codecs to train with. Start from another.")
+    world = WorldModel(model.mot.config, model.eyes.config, seed=0)
+    world.mot.load_state_dict(model.mot.state_dict())
+    world.eyes.load_state_dict(model.eyes.state_dict())
+    facts = {"start": {"weights": dict(model.origin.weights)}}
+    return Fitted(model=world, text=model.text, vision=vision, sound=sound, facts=facts)
 
 
 def model_of(fitted: "Fitted", tasks: tuple[str, ...]) -> "Model":

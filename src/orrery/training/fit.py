@@ -25,7 +25,15 @@ from orrery.tokenizers.sound_autoencoder import AutoencoderSoundCodec
 from orrery.tokenizers.text import TextTokenizer
 from orrery.training.bank import Bank
 from orrery.training.feed import Feed
-from orrery.training.ground import check_fits, factory_contract, make_ground, open_eyes, open_ground
+from orrery.training.ground import (
+    check_fits,
+    factory_contract,
+    looker_of,
+    make_ground,
+    open_eyes,
+    open_ground,
+    save_ground,
+)
 from orrery.training.loop import STATE
 from orrery.training.parallel import team_of
 from orrery.training.recipes import RECIPES
@@ -39,6 +47,8 @@ from orrery.worlds.factory.stream import Record, stream
 
 TOGETHER = 32
 """Episodes that are drawn and encoded at once."""
+AHEAD = 10_000
+"""Episodes that workers may be ahead of the bank, a third of a megabyte each: they go on while codecs are trained."""
 SAVE_S = 300.0
 """Seconds between saves of a run."""
 Tell = Callable[[dict[str, Any]], None]
@@ -46,7 +56,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
-    """What a run leaves behind, on the CPU."""
+    """What a run leaves behind, or goes on from, on the CPU."""
 
     model: WorldModel
     text: TextTokenizer
@@ -78,6 +88,7 @@ def fit(
     workers: int = 0,
     first: int = 0,
     ground: Path | None = None,
+    start: Fitted | None = None,
     device: str = "cpu",
     ground_only: bool = False,
     tell: Tell = lambda row: None,
@@ -89,6 +100,7 @@ def fit(
         shards: files of episodes; without workers, all are taken in before the first step.
         workers: processes that simulate episodes from index `first` on while training; 0 for none.
         ground: a folder of `ground.make_ground`; made in `out` from the first episodes when None.
+        start: a trained model whose weights, tokenizer and codecs the run begins with, in place of a ground.
         device: "cpu" or "cuda". Where torchrun started several processes, they share the work.
         ground_only: stop after tokenizer and codecs, and return None.
         keep: given what there is, every SAVE_S seconds while training.
@@ -97,11 +109,17 @@ def fit(
         What the run leaves behind; None in processes beside the one that leads.
 
     Raises:
-        SettingsError: neither shards nor workers, or workers with several processes.
+        SettingsError: neither shards nor workers, or workers with several processes; a ground beside a start, or one
+            of another shape.
         DatasetError: too few episodes.
     """
     if not shards and not workers:
         raise SettingsError("There is nothing to learn from. Give --shards, or --workers that simulate episodes.")
+    if start is not None:
+        if ground is not None:
+            raise SettingsError("A run stands on a ground or on the model that it starts from. Give one of the two.")
+        if (start.model.mot.config, start.model.eyes.config) != (recipe.run.model, recipe.eyes):
+            raise SettingsError("The recipe is for a model of another shape than the one to start from. Change one.")
     with ExitStack() as stack:
         team, place = stack.enter_context(team_of(device))
         if workers and team.size > 1:
@@ -113,10 +131,12 @@ def fit(
             tell = _say_nothing
         out.mkdir(parents=True, exist_ok=True)
         live = stack.enter_context(stream(first, workers, split="train")) if workers else None
-        feed = Feed(() if live is None else chain(_stored(shards), live))
+        feed = Feed(() if live is None else chain(_stored(shards), live), AHEAD)
         stack.callback(feed.close)
         early: list[Record] = []
         folder = ground or out / "ground"
+        if start is not None and not folder.exists() and team.leads:
+            save_ground(folder, start.text, start.vision, start.sound, looker_of(start.model).state_dict(), start.facts)
         if ground is None and not folder.exists() and team.leads:
             early += islice(_stored(shards), recipe.codec_episodes) if live is None else ()
             while live is not None and len(early) < recipe.codec_episodes:
@@ -147,6 +167,8 @@ def fit(
             validation.add(validation_records(recipe.validation, workers))
         model = WorldModel(recipe.run.model, recipe.eyes, recipe.run.seed).to(place)
         open_eyes(folder, model)
+        if start is not None:
+            model.mot.load_state_dict(start.model.mot.state_dict())
         state = load_state(out / STATE, model, recipe.run) if (out / STATE).exists() else None
         if team.size > 1:
             state = shard_world(model, recipe, state, team)

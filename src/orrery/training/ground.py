@@ -74,12 +74,28 @@ def make_ground(
     vision, vision_figures = _vision(recipe, records[:cut], records[cut:], device, seed, tell)
     sound, sound_figures = _sound(recipe, records[:cut], records[cut:], device, seed, tell)
     looker, eyes_figures = _eyes(recipe, records[:cut], records[cut:], device, seed, tell)
-    configs = {"vision_codec": vision.codec_config(), "sound_codec": sound.codec_config()}
     # What was not to be measured, such as the onset of a sound without one, is null.
     figures = {
         name: {key: value if np.isfinite(value) else None for key, value in found.items()}
         for name, found in (("vision", vision_figures), ("sound", sound_figures), ("eyes", eyes_figures))
     }
+    save_ground(folder, text, vision, sound, looker, {**figures, "episodes": len(records)})
+
+
+def save_ground(
+    folder: Path,
+    text: TextTokenizer,
+    vision: AutoencoderCodec,
+    sound: AutoencoderSoundCodec,
+    looker: dict[str, Tensor],
+    figures: dict[str, Any],
+) -> None:
+    """Write what a world model stands on.
+
+    Args:
+        looker: weights of the eyes and of what reads from them in training, as `looker_of` names them.
+        figures: how it came out; plain values.
+    """
     save_folder(
         folder,
         tensors={
@@ -87,12 +103,17 @@ def make_ground(
             **{f"{codec.folder}/model.safetensors": codec.tensors() for codec in (vision, sound)},
         },
         documents={
-            "codecs.json": configs,
-            FIGURES: {**figures, "episodes": len(records)},
+            "codecs.json": {"vision_codec": vision.codec_config(), "sound_codec": sound.codec_config()},
+            FIGURES: figures,
             **{f"tokenizer/{name}": content for name, content in text.files.items()},
         },
-        metadata={"kind": "tokenizer, codecs and eyes", "seed": seed},
+        metadata={"kind": "tokenizer, codecs and eyes"},
     )
+
+
+def looker_of(model: WorldModel) -> nn.Module:
+    """The eyes of a model and what reads from them in training, as they are saved."""
+    return nn.ModuleDict({"eyes": model.eyes, "head": model.sight["read"]})
 
 
 def open_ground(
@@ -119,9 +140,7 @@ def open_eyes(folder: Path, model: WorldModel) -> None:
     Raises:
         CheckpointError: the folder is damaged, or its eyes have another shape.
     """
-    load_into(
-        nn.ModuleDict({"eyes": model.eyes, "head": model.sight["read"]}), [open_folder(folder).file(EYES)], layout=None
-    )
+    load_into(looker_of(model), [open_folder(folder).file(EYES)], layout=None)
 
 
 def texts_of(records: Sequence[Record]) -> list[str]:
