@@ -29,9 +29,11 @@ class FactoryProbe:
     out: Path
     """Folder of the probes."""
     seconds: float = 120.0
-    """Of training the picture probe; the sound probe takes a tenth."""
+    """Of training the picture probe; the sound probe takes an eighth."""
     episodes: int = 3000
     """To train on; a twentieth as many to validate."""
+    blows: int = 2000
+    """Likewise, of the sound probe."""
     batch: int = 256
     """Pictures a step."""
     device: str = "cuda"
@@ -47,8 +49,8 @@ class FactoryProbe:
         held_out = max(20, self.episodes // 20)
         made = probe_episodes(self.episodes, first_seed=FIRST_SEED, workers=self.workers, rendered=rendered)
         other = probe_episodes(held_out, first_seed=FIRST_VALIDATION_SEED, workers=self.workers, rendered=rendered)
-        heard = blows(self.episodes // 2, first_seed=FIRST_SEED, workers=self.workers)
-        heard_other = blows(held_out, first_seed=FIRST_VALIDATION_SEED, workers=self.workers)
+        heard = blows(self.blows, first_seed=FIRST_SEED, workers=self.workers)
+        heard_other = blows(max(20, self.blows // 20), first_seed=FIRST_VALIDATION_SEED, workers=self.workers)
         frames = sum(len(one.targets["lamp"]) for one in made)
         print(f"{frames} frames and {len(heard.material)} blows in {time.monotonic() - began:.0f} s", flush=True)
         sample = frames_from(other, 64, device, self.seed, in_turn=True)
@@ -61,7 +63,7 @@ class FactoryProbe:
             validation=[sample(step) for step in range(min(40, total // 64))],
             tell=lambda line: print(line, flush=True),
         )
-        sound, heard_figures = train_sound_probe(heard, heard_other, self.seconds / 10, device, self.seed)
+        sound, heard_figures = train_sound_probe(heard, heard_other, self.seconds / 8, device, self.seed)
         figures |= heard_figures
         save_probes(self.out, picture, sound, figures)
         for name, value in figures.items():
