@@ -35,6 +35,7 @@ from orrery.packing.segment import Sample
 from orrery.packing.stack import Track
 from orrery.runtime.generate import Job, generate
 from orrery.tasks.checks import nearest, shown
+from orrery.tasks.defaults import FAMILIES
 from orrery.tokenizers.eyes import PICO_EYES
 from orrery.training.bank import Bank
 from orrery.training.fit import TOGETHER, recipe_named
@@ -52,8 +53,8 @@ AHEAD = 16
 """Steps whose stacks are recorded before the clock starts; not every step has captions of all lengths."""
 MOVED = 12
 """As in `orrery eval`: pictures are drawn without noise, so a pixel that changes by more is in motion."""
-STEPS, POLICY_STEPS, SHIFT = 8, 4, 3.0
-"""As `orrery run` samples Pico."""
+SAMPLED = FAMILIES["pico"]
+"""How `orrery run` samples each task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +220,8 @@ def sampled(model: WorldModel, bank: Bank, run: Recipe, windows: int) -> dict[st
         true = pictures(bank, track, track.clean)
         other = shuffled_actions(flowing)
         clips = {
-            "true actions": pictures(bank, track, made(model, flowing, run, STEPS)[0]),
-            "shuffled actions": pictures(bank, track, made(model, other, run, STEPS)[0]),
+            "true actions": pictures(bank, track, made(model, flowing, run)[0]),
+            "shuffled actions": pictures(bank, track, made(model, other, run)[0]),
             "copied frame": np.stack([copy_last_frame(clip[:1], len(clip)) for clip in true]),
         }
         masks = [moving_pixels(clip, MOVED) for clip in true]
@@ -230,9 +231,8 @@ def sampled(model: WorldModel, bank: Bank, run: Recipe, windows: int) -> dict[st
     for task in ("inverse_dynamics", "policy", "policy_no_video"):
         if task in tasks:
             flowing = drawn(task, bank, run, 2 * windows)
-            steps = STEPS if task == "inverse_dynamics" else POLICY_STEPS
             track = flowing.stack.tracks[-1]
-            guessed, true = (actions(track, x) for x in (made(model, flowing, run, steps)[-1], track.clean))
+            guessed, true = (actions(track, x) for x in (made(model, flowing, run)[-1], track.clean))
             found[f"{task}, R2"] = dict(
                 zip(
                     bank.contract.action_names,
@@ -255,15 +255,15 @@ def drawn(task: str, bank: Bank, run: Recipe, count: int) -> Flowing:
 
 
 @torch.no_grad()
-def made(model: WorldModel, flowing: Flowing, run: Recipe, steps: int) -> list[Tensor]:
+def made(model: WorldModel, flowing: Flowing, run: Recipe) -> list[Tensor]:
     """The tracks of a stack, sampled from noise by Euler's method; the noise is the same in every call."""
     rng = torch.Generator().manual_seed(5)
-    stack, jobs = flowing.stack, []
+    stack, jobs, row = flowing.stack, [], SAMPLED[flowing.task]
     for index, ids in enumerate(stack.token_ids):
         segments = tuple(track.segment(index) for track in stack.tracks)
-        sampler = euler([segment.noise(rng) for segment in segments], grid("flow", steps, SHIFT))
+        sampler = euler([segment.noise(rng) for segment in segments], grid("flow", row.steps, row.shift))
         sample = Sample(token_ids=ids, segments=segments)
-        jobs.append(Job(sample=sample, negative=None, sampler=sampler, turns=steps, scales=(1.0,) * len(segments)))
+        jobs.append(Job(sample=sample, negative=None, sampler=sampler, turns=row.steps, scales=(1.0,) * len(segments)))
     device = stack.token_ids.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bfloat16"):
         latents = generate(model.mot, jobs)

@@ -74,7 +74,7 @@ def test_variants_differ_from_the_base_in_their_recipe_or_their_episodes(proxies
 def test_what_is_sampled_keeps_what_is_given_and_is_the_same_again(proxies):
     model = WorldModel(SHORT.model, EYES, 0).eval()
     flowing = proxies.drawn("forward_dynamics", full_bank(), SHORT, 2)
-    first, again = (proxies.made(model, flowing, SHORT, 2) for _ in range(2))
+    first, again = (proxies.made(model, flowing, SHORT) for _ in range(2))
     for track, one, other in zip(flowing.stack.tracks, first, again, strict=True):
         assert torch.equal(one, other)
         assert torch.equal(torch.where(track.active, 0.0, one), torch.where(track.active, 0.0, track.pinned(one)))

@@ -138,9 +138,9 @@ def calls(model: Model) -> dict[str, Request | str]:
     named["short answer"] = able["reason"] or question
     contract = next(iter(model.contracts.values()), None)
     for name, task, steps in (
-        ("policy, 4 steps", "policy_no_video", 4),
-        ("imagined chunk, 8 steps", "forward_dynamics", 8),
+        ("policy, 1 step", "policy_no_video", 1),
         ("imagined chunk, 4 steps", "forward_dynamics", 4),
+        ("imagined chunk, 8 steps", "forward_dynamics", 8),
     ):
         why = able[task] or (None if contract is not None and contract.cameras else "no contract names cameras")
         if why is not None or contract is None:

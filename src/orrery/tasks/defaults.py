@@ -133,9 +133,12 @@ FAMILIES: dict[str, dict[str, Defaults]] = {
         replace(OWN, frames=17, size=TIERS["256"]["16,9"]),
         replace(OWN, fps=None),
     ),
+    # What follows from actions, and actions that follow from what is seen, are nearly certain: more steps add noise.
     "pico": {
-        **_rows(replace(PICO, frames=1, fps=None), PICO, PICO_DYNAMICS),
-        **dict.fromkeys(("policy", "policy_no_video"), replace(PICO_DYNAMICS, steps=4, state=True)),
+        **_rows(replace(PICO, frames=1, fps=None), PICO, replace(PICO_DYNAMICS, steps=4)),
+        "inverse_dynamics": replace(PICO_DYNAMICS, steps=1),
+        "policy": replace(PICO_DYNAMICS, steps=4, state=True),
+        "policy_no_video": replace(PICO_DYNAMICS, steps=1, state=True),
     },
 }
 
