@@ -86,8 +86,11 @@ def test_defaults_of_the_family():
     policy = settings(task="policy", prompt="go", vision=pictures(), state=[0.0] * 5)
     assert (policy.steps, policy.state, policy.action_start, policy.action_rows) == (4, True, 0, 17)
     inverse = settings(task="inverse_dynamics", vision=pictures(17))
-    assert (inverse.steps, inverse.state, inverse.action_start, inverse.action_rows) == (8, False, 1, 16)
+    assert (inverse.steps, inverse.state, inverse.action_start, inverse.action_rows) == (1, False, 1, 16)
     assert (inverse.embodiment, inverse.chunk, inverse.fps) == ("factory_gantry", 16, 20)
+    acting = settings(task="policy_no_video", prompt="go", vision=pictures(), state=[0.0] * 5)
+    forward = settings(task="forward_dynamics", vision=pictures(), actions=[[0.0] * 5] * 16)
+    assert (acting.steps, forward.steps) == (1, 4)
     with pytest.raises(RequestError, match="needs state"):
         settings(task="policy_no_video", prompt="go", vision=pictures())
 
