@@ -71,7 +71,7 @@ def test_a_run_ends_in_a_checkpoint_that_loads(monkeypatch, capsys, sketches, re
     assert isinstance(orrery.run(model, question).text, str)
 
 
-def test_a_run_goes_on_from_a_checkpoint(monkeypatch, sketches, recipe, tmp_path):
+def test_a_run_goes_on_from_a_checkpoint(monkeypatch, capsys, sketches, recipe, tmp_path):
     shard, slow = tmp_path / "shard.npz", tmp_path / "slow.json"
     write_shard(shard, records())
     write_ground(tmp_path / "ground")
@@ -90,8 +90,13 @@ def test_a_run_goes_on_from_a_checkpoint(monkeypatch, sketches, recipe, tmp_path
     facts = json.loads((further / "facts.json").read_text())
     assert facts["codecs"]["start"]["weights"] == dict(old.origin.weights)
 
-    with pytest.raises(SystemExit):
-        call(monkeypatch, "train", slow, "--out", further, *given, "--start", "pico", "--ground", tmp_path / "ground")
+    for start, more, why in (
+        (first, ("--ground", tmp_path / "ground"), "Give one of the two"),
+        (further, (), "is not of the model to start from"),
+    ):
+        with pytest.raises(SystemExit):
+            call(monkeypatch, "train", slow, "--out", further, *given, "--start", start / "checkpoint", *more)
+        assert why in capsys.readouterr().err
 
 
 def test_a_row_of_the_log_is_one_line(capsys):

@@ -19,7 +19,8 @@ thread that trains has to let go of the interpreter."""
 class Feed:
     """Records that arrive from an iterator in a thread of its own, so that a step never waits for them."""
 
-    def __init__(self, records: Iterable[Record], most: int = 1024) -> None:
+    def __init__(self, records: Iterable[Record], most: int = 10_000) -> None:
+        # Enough for workers to go on while codecs are trained; a record has a third of a megabyte.
         self._ready: queue.Queue[Record] = queue.Queue(most)
         self._error: BaseException | None = None
         self._stop = threading.Event()

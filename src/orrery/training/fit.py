@@ -47,8 +47,6 @@ from orrery.worlds.factory.stream import Record, stream
 
 TOGETHER = 32
 """Episodes that are drawn and encoded at once."""
-AHEAD = 10_000
-"""Episodes that workers may be ahead of the bank, a third of a megabyte each: they go on while codecs are trained."""
 SAVE_S = 300.0
 """Seconds between saves of a run."""
 Tell = Callable[[dict[str, Any]], None]
@@ -109,8 +107,8 @@ def fit(
         What the run leaves behind; None in processes beside the one that leads.
 
     Raises:
-        SettingsError: neither shards nor workers, or workers with several processes; a ground beside a start, or one
-            of another shape.
+        SettingsError: neither shards nor workers, or workers with several processes; a ground beside a start, a start
+            of another shape, or another one than the run in `out` began with.
         DatasetError: too few episodes.
     """
     if not shards and not workers:
@@ -131,7 +129,7 @@ def fit(
             tell = _say_nothing
         out.mkdir(parents=True, exist_ok=True)
         live = stack.enter_context(stream(first, workers, split="train")) if workers else None
-        feed = Feed(() if live is None else chain(_stored(shards), live), AHEAD)
+        feed = Feed(() if live is None else chain(_stored(shards), live))
         stack.callback(feed.close)
         early: list[Record] = []
         folder = ground or out / "ground"
@@ -149,6 +147,10 @@ def fit(
             )
         team.any(False)  # the others wait until it is made
         text, vision, sound, figures = open_ground(folder, place)
+        if start is not None and figures != start.facts:
+            raise SettingsError(
+                f"{folder} is not of the model to start from. Start from that one, or give another out."
+            )
         tell({"stage": "ground", **figures})
         if ground_only:
             return None

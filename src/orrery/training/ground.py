@@ -79,7 +79,7 @@ def make_ground(
         name: {key: value if np.isfinite(value) else None for key, value in found.items()}
         for name, found in (("vision", vision_figures), ("sound", sound_figures), ("eyes", eyes_figures))
     }
-    save_ground(folder, text, vision, sound, looker, {**figures, "episodes": len(records)})
+    save_ground(folder, text, vision, sound, looker, {**figures, "episodes": len(records), "seed": seed})
 
 
 def save_ground(
