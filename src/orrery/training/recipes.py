@@ -10,16 +10,16 @@ from orrery.training.recipe import LossWeights, ModalityNoise, Recipe, Share
 from orrery.training.world import WorldRecipe
 
 MIXTURE = (
-    Share(task="forward_dynamics", weight=144.0, caption_dropout=0.6),
-    Share(task="forward_dynamics", weight=32.0, every=2, sound="none", caption_dropout=0.6),
+    Share(task="forward_dynamics", weight=176.0, caption_dropout=0.6),
+    Share(task="forward_dynamics", weight=32.0, every=4, sound="none", caption_dropout=0.6),
     Share(task="inverse_dynamics", weight=72.0, caption_dropout=1.0),
-    Share(task="policy", weight=24.0, every=2, caption_dropout=0.0),
+    Share(task="policy", weight=24.0, every=4, caption_dropout=0.0),
     Share(task="policy_no_video", weight=320.0, caption_dropout=0.0),
-    Share(task="text_to_image", weight=48.0, every=2),
+    Share(task="text_to_image", weight=48.0, every=4),
     Share(task="text_to_video", weight=16.0, every=4),
-    Share(task="text_to_video", weight=24.0, every=2, sound="none"),
+    Share(task="text_to_video", weight=24.0, every=4, sound="none"),
     Share(task="image_to_video", weight=16.0, every=4, sound="none"),
-    Share(task="reason", weight=160.0, caption_dropout=0.0),
+    Share(task="reason", weight=128.0, caption_dropout=0.0),
 )
 """Samples of a step by task. Forward dynamics mostly goes without the order, which would tell the future by itself."""
 
@@ -30,7 +30,7 @@ PICO_RUN = Recipe(
     mixture=MIXTURE,
     steps=1_000_000,
     batch=sum(int(share.weight) for share in MIXTURE),
-    seconds=900.0,
+    seconds=860.0,
     # Errors of actions are some tenth of those of pictures, of which there are more stacks.
     loss_weights=LossWeights(vision=1.0, sound=0.5, action=5.0, text=0.5, sight=0.2),
     noise=ModalityNoise(vision=SHIFT_5, sound=SHIFT_5, action=SHIFT_5),
@@ -43,7 +43,7 @@ PICO_RUN = Recipe(
         multipliers=(("merger", 0.4), ("eyes.patch", 0.4), ("time_embed", 0.4), ("vision_", 0.5)),
     ),
     schedule=LearningRate(warmup=100),
-    cooldown=0.5,
+    cooldown=0.7,
     cooldown_floor=0.01,
     ema_width=None,
     precision="bfloat16",
