@@ -14,5 +14,5 @@ def test_the_public_names_are_looked_up_where_they_live():
 
 
 def test_an_unknown_name_says_what_there_is():
-    with pytest.raises(AttributeError, match=r"no attribute 'lode'; it has Request, __version__, load, run"):
+    with pytest.raises(AttributeError, match=r"no attribute 'lode'; it has Envelope, Request, __version__, load, run"):
         _ = orrery.lode

@@ -161,7 +161,7 @@ def policy(model: Model, recording: Recording, seed: int, command: str) -> Secti
     strips: list[Strip] = []
     for group in groups_of(recording):
         requests = [ask(model, recording, "policy", start, seed + i) for i, start in enumerate(group.starts)]
-        results = orrery.run(model, requests)
+        results = orrery.run(model, requests, envelope=None)  # measured, not executed
         measures += action_measures(recording, group, [result.actions for result in results], seed)
         clips = [recording.clip(start) for start in group.starts]
         still = [copy_last_frame(clip[:1], len(clip)) for clip in clips]

@@ -1,7 +1,7 @@
 """Orrery: one world model for language, images, video, sound and robot actions.
 
-`load`, `run` and `Request` are the whole public surface for use from Python. They are looked up on first use, so that
-`import orrery` stays light and does not load torch.
+`load`, `run`, `Request` and `Envelope` are the whole public surface for use from Python. They are looked up on first
+use, so that `import orrery` stays light and does not load torch.
 """
 
 import importlib
@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orrery.runtime.load import load
     from orrery.runtime.run import run
+    from orrery.tasks.envelope import Envelope
     from orrery.tasks.request import Request
 
     __version__: str
 
-__all__ = ["Request", "__version__", "load", "run"]
+__all__ = ["Envelope", "Request", "__version__", "load", "run"]
 
-_HOMES = {"Request": "orrery.tasks.request", "load": "orrery.runtime.load", "run": "orrery.runtime.run"}
+_HOMES = {
+    "Envelope": "orrery.tasks.envelope",
+    "Request": "orrery.tasks.request",
+    "load": "orrery.runtime.load",
+    "run": "orrery.runtime.run",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -30,11 +31,17 @@ class Run:
     """Model family whose defaults apply; found from the checkpoint if left out."""
     verify: bool = True
     """Check every file of a checkpoint of ours against its hash."""
+    envelope: Literal["contract", "none"] | Path = "contract"
+    """What the actions of a policy are held to: the training range in the checkpoint's contract, nothing (none), or
+    the envelope in a JSON file, such as one cut from the run.json of another run."""
 
     def __call__(self) -> None:
+        from orrery.tasks.envelope import read_envelope
         from orrery.tasks.request_file import read_requests
 
         requests = read_requests(self.request)  # before torch: a document that is wrong is refused at once
+        envelope = None if self.envelope == "none" else self.envelope
+        held_to = read_envelope(envelope) if isinstance(envelope, Path) else envelope
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise SettingsError(f"threads must be from 1 to 1024, got {self.threads}. Leave it out for all cores.")
         import torch
@@ -52,9 +59,9 @@ class Run:
             )
         with progress("Sampling") as tell:
             if isinstance(requests, list):
-                written = write_all(run(model, requests, report=tell), self.out)
+                written = write_all(run(model, requests, report=tell, envelope=held_to), self.out)
             else:
-                written = [run(model, requests, report=tell, on_text=_show).write(self.out)]
+                written = [run(model, requests, report=tell, on_text=_show, envelope=held_to).write(self.out)]
                 if written[0].text is not None:
                     print()
         print(f"Wrote {self.out}: {', '.join(_files(self.out))}")

@@ -99,7 +99,7 @@ def bench(checkpoint: str | Path, *, device: str = "cpu", dtype: str = "float32"
         if isinstance(request, str):
             left_out[name] = request
         else:
-            seconds[name] = timed(lambda request=request: run(model, request), repeats)  # type: ignore[misc]
+            seconds[name] = timed(lambda request=request: run(model, request, envelope=None), repeats)  # type: ignore[misc]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Bench(
         checkpoint=str(checkpoint),

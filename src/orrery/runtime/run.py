@@ -15,6 +15,7 @@ import torch
 from orrery.errors import RequestError
 from orrery.runtime.decode import TextSampling, stream
 from orrery.runtime.generate import Report, generate
+from orrery.runtime.guard import Choice, envelopes, guarded
 from orrery.runtime.inputs import read_inputs, read_looks, with_actions
 from orrery.runtime.model import Model
 from orrery.runtime.prepare import Prepared, finish, prepare
@@ -45,10 +46,22 @@ class _Plan:
 
 
 @overload
-def run(model: Model, requests: Request, *, report: Report | None = None, on_text: Show | None = None) -> Result: ...
+def run(
+    model: Model,
+    requests: Request,
+    *,
+    report: Report | None = None,
+    on_text: Show | None = None,
+    envelope: Choice = "contract",
+) -> Result: ...
 @overload
 def run(
-    model: Model, requests: Sequence[Request], *, report: Report | None = None, on_text: Show | None = None
+    model: Model,
+    requests: Sequence[Request],
+    *,
+    report: Report | None = None,
+    on_text: Show | None = None,
+    envelope: Choice = "contract",
 ) -> list[Result]: ...
 def run(
     model: Model,
@@ -56,6 +69,7 @@ def run(
     *,
     report: Report | None = None,
     on_text: Show | None = None,
+    envelope: Choice = "contract",
 ) -> Result | list[Result]:
     """Carry out one request, or several of any tasks in one pack; each comes out as it would alone.
 
@@ -63,14 +77,19 @@ def run(
         requests: one, or a list; results come in the same order.
         report: told the sampling turns done and their number.
         on_text: given each piece of an answer as it is written.
+        envelope: what the actions of a policy are held to; "contract": what `Envelope.of` makes of the checkpoint's
+            contract, where it has one and is trained; None: nothing but being finite.
 
     Raises:
         OrreryError: a request that cannot be carried out; then nothing was sampled.
+        ContractError: also, actions of a policy that lie outside the envelope; then no result is given.
     """
     every = [requests] if isinstance(requests, Request) else list(requests)
     if not every:
         raise RequestError("There is nothing to run: the list of requests is empty. Give at least one.")
     plans = [_plan(model, request) for request in every]
+    asked = [(plan.request, plan.contract) for plan in plans]
+    held_to = envelopes(model, asked, envelope)
     packed = [plan.prepared for plan in plans if plan.prepared is not None]
     sampled = iter(generate(model.mot, [prepared.job for prepared in packed], report) if packed else [])
     results = [
@@ -79,6 +98,7 @@ def run(
         else finish(model, plan.prepared, next(sampled), _manifest(model, plan))
         for plan in plans
     ]
+    results = guarded(results, asked, held_to)
     return results[0] if isinstance(requests, Request) else results
 
 
