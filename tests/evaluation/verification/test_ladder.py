@@ -1,0 +1,151 @@
+"""The ladder on a world whose truth is known: a right model passes, and every wrong one fails where it should."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from makers.toy_world import ToyModel, ToyWorld
+
+from orrery.errors import SettingsError
+from orrery.evaluation.factory.figure import Figure
+from orrery.evaluation.verification.imaginers import BROKEN, FrozenVideo, ShuffledActions, broken
+from orrery.evaluation.verification.interfaces import chain
+from orrery.evaluation.verification.ladder import QUICK, Check, Setting, read_thresholds, together
+from orrery.evaluation.verification.verify import RUNGS, document, verify, write_report
+
+WORLD = ToyWorld()
+SETTING = Setting(
+    climb=replace(QUICK, clips=16, rollouts=14, chunks=5, policies=8, starts=24, plans=6, proposals=6, samples=4),
+    seed=0,
+    thresholds=read_thresholds(),
+)
+
+
+@pytest.fixture(scope="module")
+def climbed():
+    return verify(ToyModel(), WORLD, SETTING)
+
+
+def test_a_right_model_passes_what_can_be_known(climbed):
+    rungs, controls = climbed
+    assert [rung.rung for rung in rungs] == list(RUNGS)
+    verdicts = {rung.rung: rung.verdict for rung in rungs}
+    reasons = {rung.rung: [check.reason for check in rung.checks] for rung in rungs}
+    for name in ("action_following", "fidelity", "policy_evaluation", "exploitability", "twin_gap"):
+        assert verdicts[name] == "pass", reasons[name]
+    assert all(control.caught for control in controls), [control.reason for control in controls if not control.caught]
+    assert [control.control for control in controls] == [
+        *BROKEN,
+        "shuffled actions",
+        "a judge that always says success",
+        "policies compared by three trials each",
+    ]
+
+
+@pytest.mark.parametrize(("name", "key"), BROKEN.items())
+def test_what_is_broken_fails_the_first_rung(name, key):
+    imaginer = broken(name, ToyModel(), WORLD.gripper)
+    (rung,), _ = verify(imaginer, WORLD, SETTING, rungs=("action_following",))
+    assert rung.verdict == "fail"
+    failed = {check.key for check in rung.checks if check.verdict == "fail"}
+    assert key in failed
+
+
+def test_shuffled_actions_fail_policy_evaluation_and_a_frozen_video_has_no_horizon():
+    (rung,), _ = verify(ShuffledActions(of=ToyModel()), WORLD, SETTING, rungs=("policy_evaluation",))
+    assert rung.verdict == "fail"
+    (rung,), _ = verify(FrozenVideo(), WORLD, SETTING, rungs=("fidelity",))
+    horizon = next(check for check in rung.checks if check.key == "horizon_chunks")
+    assert horizon.figure.value == 0
+    assert horizon.verdict == "fail"
+
+
+def test_a_planner_falls_for_the_errors_of_a_noisy_model():
+    many = replace(SETTING, climb=replace(SETTING.climb, plans=24))
+    (rung,), _ = verify(ToyModel(noise_m=0.8), WORLD, many, rungs=("exploitability",))
+    optimism = next(check for check in rung.checks if check.key == "optimism_mm")
+    assert optimism.verdict == "fail", optimism.reason
+
+
+def test_no_gap_is_found_where_there_is_none():
+    same = ToyWorld(changes={"nothing": "gripper"})
+    (rung,), _ = verify(ToyModel(), same, SETTING, rungs=("twin_gap",))
+    assert all(check.verdict != "pass" for check in rung.checks), [check.reason for check in rung.checks]
+
+
+def test_the_report_is_whole_and_says_what_decided(climbed, tmp_path):
+    rungs, controls = climbed
+    report = document(
+        rungs, controls, SETTING, WORLD, {"name": "toy", "files": {}, "trained": False},
+        command="orrery verify toy", machine={}, seconds=1.0,
+    )  # fmt: skip
+    write_report(tmp_path, report, rungs)
+    told = json.loads((tmp_path / "verification.json").read_text())
+    assert told["format"] == "orrery.verification"
+    assert told["verdict"] == together([rung.verdict for rung in rungs])
+    assert [row["rung"] for row in told["rungs"]] == list(RUNGS)
+    assert all(row["reasons"] and row["checks"] for row in told["rungs"])
+    page = (tmp_path / "verification.html").read_text()
+    for words in (
+        "random",
+        "no evidence of safety",
+        "Spearman",
+        "shuffled actions",
+        "orrery verify toy --rungs twin_gap",
+    ):
+        assert words in page
+    # One control that is not caught takes the verdict away.
+    missed = [replace(controls[0], verdict="pass"), *controls[1:]]
+    passed = [rung for rung in rungs if rung.verdict == "pass"]
+    report = document(
+        passed, missed, SETTING, WORLD, {"name": "toy", "files": {}, "trained": True},
+        command="", machine={}, seconds=0.0,
+    )  # fmt: skip
+    assert report["verdict"] == "undecided"
+
+
+def test_verdicts_need_whole_intervals():
+    def check(interval, better="higher"):
+        return Check(
+            key="x",
+            threshold=1.0,
+            figure=Figure(name="x", value=1.0, interval=interval, better=better, n=3, of="cases"),
+        )
+
+    assert check((1.0, 2.0)).verdict == "pass"
+    assert check((0.5, 2.0)).verdict == "undecided"
+    assert check((0.1, 0.9)).verdict == "fail"
+    assert check((0.1, 0.9), "lower").verdict == "pass"
+    assert check(None).verdict == "undecided"
+    assert together(["pass", "undecided"]) == "undecided"
+    assert together(["undecided", "fail"]) == "fail"
+    assert together([]) == "undecided"
+
+
+def test_thresholds_say_what_is_wrong_with_them(tmp_path):
+    for text, words in (
+        ("name = 3\nversion = 1", "name"),
+        ("name = 'x'\nversion = 1\n[fidelity]\ngain_db = 'much'", "numbers"),
+        ("= 1", "TOML"),
+    ):
+        path = tmp_path / "thresholds.toml"
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=words):
+            read_thresholds(path)
+    with pytest.raises(SettingsError, match="no file"):
+        read_thresholds(tmp_path / "none.toml")
+    path.write_text("name = 'x'\nversion = 1")
+    with pytest.raises(SettingsError, match="gain_db"):
+        read_thresholds(path).of("fidelity", "gain_db")
+
+
+def test_a_chain_goes_on_from_its_own_frames_and_rows_may_differ_in_length():
+    clip, other = WORLD.clips(2, chunks=3, seed=1, offset=0)
+    films = chain(ToyModel(noise_m=0.0), [clip.given, other.given], [clip.actions, other.actions[:4]], chunk=4, seed=0)
+    assert [len(rows) for rows in films] == [3, 1]
+    for before, after in zip(films[0], films[0][1:], strict=False):
+        moved = np.abs(before["top"][-1].astype(int) - after["top"][0]).max()
+        assert moved < 40  # it reads its own picture and draws it again
+    end = WORLD.read(films[0][-1]["top"][-1:])[0].points_m["gripper"]
+    assert np.linalg.norm(end - clip.points_m["gripper"][-1]) < 0.03
