@@ -15,10 +15,13 @@ from orrery.cli.bench import Bench
 from orrery.cli.data import data
 from orrery.cli.episodes import Episodes
 from orrery.cli.eval import Eval
+from orrery.cli.gate import Gate
 from orrery.cli.inspect import Inspect
 from orrery.cli.record import Record
 from orrery.cli.run import Run
 from orrery.cli.train import Train
+from orrery.cli.trials import Trials
+from orrery.cli.verify import Verify
 from orrery.errors import OrreryError
 
 COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
@@ -27,9 +30,12 @@ COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
     "bench": Bench,
     "record": Record,
     "eval": Eval,
+    "gate": Gate,
     "data": data,
     "episodes": Episodes,
     "train": Train,
+    "trials": Trials,
+    "verify": Verify,
 }
 
 
