@@ -18,6 +18,7 @@ from orrery.cli.eval import Eval
 from orrery.cli.gate import Gate
 from orrery.cli.inspect import Inspect
 from orrery.cli.record import Record
+from orrery.cli.reproduce import Reproduce
 from orrery.cli.run import Run
 from orrery.cli.train import Train
 from orrery.cli.trials import Trials
@@ -27,6 +28,7 @@ from orrery.errors import OrreryError
 COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {
     "run": Run,
     "inspect": Inspect,
+    "reproduce": Reproduce,
     "bench": Bench,
     "record": Record,
     "eval": Eval,

@@ -1,7 +1,7 @@
 """`orrery run`: carry out one request document. The work is in `runtime`, the document's form in `tasks.request`."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,7 @@ class Run:
 
     def __call__(self) -> None:
         from orrery.tasks.envelope import read_envelope
-        from orrery.tasks.request_file import read_requests
+        from orrery.tasks.request_file import read_requests, recorded
 
         requests = read_requests(self.request)  # before torch: a document that is wrong is refused at once
         envelope = None if self.envelope == "none" else self.envelope
@@ -58,12 +58,23 @@ class Run:
                 self.model, device=self.device, dtype=self.dtype, family=self.family, verify=self.verify, report=tell
             )
         with progress("Sampling") as tell:
-            if isinstance(requests, list):
-                written = write_all(run(model, requests, report=tell, envelope=held_to), self.out)
-            else:
-                written = [run(model, requests, report=tell, on_text=_show, envelope=held_to).write(self.out)]
-                if written[0].text is not None:
-                    print()
+            alone = not isinstance(requests, list)
+            made = run(
+                model,
+                requests if isinstance(requests, list) else [requests],
+                report=tell,
+                on_text=_show if alone else None,
+                envelope=held_to,
+            )
+            source = str(Path(self.model).resolve()) if Path(self.model).exists() else self.model
+            chosen = {"model": source, "family": self.family}
+            made = [
+                replace(result, manifest={**result.manifest, "request": {**row, **chosen}})
+                for result, row in zip(made, recorded(self.request), strict=True)
+            ]
+            written = [made[0].write(self.out)] if alone else write_all(made, self.out)
+            if alone and made[0].text is not None:
+                print()
         print(f"Wrote {self.out}: {', '.join(_files(self.out))}")
         if any(result.manifest["weights_trained"] is False for result in written):
             print(f"orrery: warning: {RANDOM_WEIGHTS}", file=sys.stderr)

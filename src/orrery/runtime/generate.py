@@ -19,6 +19,8 @@ from orrery.packing.segment import Sample
 
 Report = Callable[[int, int], None]
 """Told after every turn how many are done, and how many there are."""
+Watch = Callable[[int, int, Latents], None]
+"""Told the number of a job, the turn (0 before the first) and the latents that it has reached."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +49,7 @@ Branch = tuple[int, bool]
 
 
 @torch.no_grad()
-def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None) -> list[Latents]:
+def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None, watch: Watch | None = None) -> list[Latents]:
     """Run all jobs to their end, packed; frames that are given come back unchanged.
 
     Returns:
@@ -62,6 +64,9 @@ def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None) -> lis
     finished: dict[int, Latents] = {}
     packs: dict[tuple[Branch, ...], tuple[Pack, TextMemory]] = {}
     turn, turns = 0, max(job.turns for job in jobs)
+    if watch is not None:
+        for index, query in queries.items():
+            watch(index, 0, query.latents)
     while queries:
         branches = [(i, negative) for i, q in queries.items() for negative in (False, True)]
         branches = [(i, negative) for i, negative in branches if not negative or jobs[i].guided_at(queries[i].clock)]
@@ -79,6 +84,8 @@ def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None) -> lis
             except StopIteration as end:
                 finished[index] = end.value
                 del queries[index]
+            if watch is not None:
+                watch(index, turn + 1, finished[index] if index in finished else queries[index].latents)
         turn += 1
         if report is not None:
             report(turn, turns)

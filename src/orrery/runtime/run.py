@@ -7,12 +7,15 @@ questions are answered one after the other.
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from orrery.errors import RequestError
+from orrery.flow.samplers import Latents
 from orrery.runtime.decode import TextSampling, stream
 from orrery.runtime.generate import Report, generate
 from orrery.runtime.guard import Choice, envelopes, guarded
@@ -21,6 +24,7 @@ from orrery.runtime.model import Model
 from orrery.runtime.prepare import Prepared, finish, prepare
 from orrery.runtime.reason import Reader, ask, see
 from orrery.runtime.result import RANDOM_WEIGHTS, SYNTHETIC, Result
+from orrery.runtime.trace import mark
 from orrery.tasks.contract import ActionContract
 from orrery.tasks.defaults import resolve
 from orrery.tasks.fit import check_against
@@ -91,11 +95,17 @@ def run(
     asked = [(plan.request, plan.contract) for plan in plans]
     held_to = envelopes(model, asked, envelope)
     packed = [plan.prepared for plan in plans if plan.prepared is not None]
-    sampled = iter(generate(model.mot, [prepared.job for prepared in packed], report) if packed else [])
+    stages: list[list[dict[str, Any]]] = [[_encoded(prepared)] for prepared in packed]
+
+    def watch(index: int, turn: int, latents: Latents) -> None:
+        stages[index].append(mark(f"sampler step {turn}" if turn else "noise", latents))
+
+    sampled = iter(generate(model.mot, [prepared.job for prepared in packed], report, watch) if packed else [])
+    marked = iter(stages)
     results = [
         _answer(model, plan, on_text)
         if plan.prepared is None
-        else finish(model, plan.prepared, next(sampled), _manifest(model, plan))
+        else _staged(finish(model, plan.prepared, next(sampled), _manifest(model, plan)), next(marked))
         for plan in plans
     ]
     results = guarded(results, asked, held_to)
@@ -176,7 +186,22 @@ def _answer(model: Model, plan: _Plan, on_text: Show | None) -> Result:
             break
         if on_text is not None:
             on_text(piece)
-    return Result(text=written.text, manifest={**_manifest(model, plan), "ended": written.ended})
+    stages = [mark("answer", [np.frombuffer(written.text.encode(), dtype=np.uint8)])]
+    return Result(text=written.text, manifest={**_manifest(model, plan), "ended": written.ended, "stages": stages})
+
+
+def _encoded(prepared: Prepared) -> dict[str, Any]:
+    """What the network is given."""
+    sample = prepared.job.sample
+    given = [segment.pinned(segment.clean) for segment in sample.segments]
+    return mark("encoded inputs", [sample.token_ids, *given])
+
+
+def _staged(result: Result, stages: list[dict[str, Any]]) -> Result:
+    """A result with the marks of what led to it."""
+    made: list[npt.NDArray[Any]] = [*result.videos.values()]
+    made += [array for array in (result.sound, result.actions) if array is not None]
+    return replace(result, manifest={**result.manifest, "stages": [*stages, mark("decoded", made)]})
 
 
 def _view(prepared: Prepared) -> dict[str, Any]:

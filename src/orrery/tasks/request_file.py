@@ -1,6 +1,7 @@
 """A file of one request, or of a list of requests to be carried out together."""
 
 from pathlib import Path
+from typing import Any
 
 from orrery.errors import OrreryError, RequestError
 from orrery.tasks.checks import file_path, read_json
@@ -27,3 +28,16 @@ def read_requests(path: Path) -> Request | list[Request]:
         except OrreryError as error:
             raise type(error)(f"Request {index} of the list: {error}") from None
     return requests
+
+
+def recorded(path: Path) -> list[dict[str, Any]]:
+    """What a record of a run keeps of each request of a file, so that it can be carried out again.
+
+    The document as it was written, and the folder that its paths start from.
+
+    Raises:
+        RequestError: as `read_requests`.
+    """
+    document = read_json(file_path("request", path), max_bytes=MAX_DOCUMENT_BYTES)
+    rows = document if isinstance(document, list) else [document]
+    return [{"document": row, "folder": str(path.parent.resolve())} for row in rows]
