@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from orrery.errors import SettingsError
-from orrery.evaluation.agreement import agreement, compare_policies, false_success_rate, rank_violation
+from orrery.evaluation.agreement import agreement, compare_policies, false_success_rate, rank_violation, success_found
 
 
 def test_the_same_order_agrees_and_the_opposite_does_not():
@@ -48,6 +48,11 @@ def test_false_successes_are_counted_among_failures_alone():
     found = false_success_rate([True, True, False, False, True], [True, False, False, False, True])
     assert found.value == pytest.approx(1 / 3)
     assert found.interval[0] < 1 / 3 < found.interval[1]
+    # Who calls nothing done has no false success, and finds none that is true.
+    assert false_success_rate([False] * 4, [True, True, False, False]).value == 0
+    assert success_found([False] * 4, [True, True, False, False]).value == 0
+    assert success_found([True, False, True, True], [True, True, False, True]).value == pytest.approx(2 / 3)
+    assert success_found([True], [False]).value is None
     assert false_success_rate([True] * 50, [False] * 50).interval[0] > 0.9
 
 

@@ -109,6 +109,18 @@ def false_success_rate(predicted: Sequence[bool], true: Sequence[bool]) -> Score
     return Score(value=sum(failed) / len(failed), interval=wilson_interval(sum(failed), len(failed)))
 
 
+def success_found(predicted: Sequence[bool], true: Sequence[bool]) -> Score:
+    """Share of the trials that truly succeeded which are called a success, with Wilson's interval.
+
+    Raises:
+        SettingsError: other lengths.
+    """
+    missed = false_success_rate([not said for said in predicted], [not did for did in true])
+    if missed.value is None or missed.interval is None:
+        return Score(value=None, reason="no trial succeeded")
+    return Score(value=1 - missed.value, interval=(1 - missed.interval[1], 1 - missed.interval[0]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two policies compared."""

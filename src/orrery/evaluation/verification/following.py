@@ -3,7 +3,7 @@
 From one start each, the true actions and what can be done to them; the simulator says what every one of them leads to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,20 +64,21 @@ class Followed:
 
 
 def following(
-    imaginer: Imaginer, world: World, setting: Setting, clips: Sequence[Clip], truths: dict[str, list[Clip]]
+    imaginer: Imaginer, world: World, setting: Setting, clips: Sequence[Clip], truths: Mapping[str, Sequence[Clip]]
 ) -> Rung:
     """Climb the rung.
 
     Args:
         clips: of one chunk.
-        truths: of `truths_of`: the same for every model.
+        truths: of `truths_of`: the same for every model; of the kinds of actions that are to be tried, "true" and
+            "shuffled" among them.
     """
     camera = next(iter(clips[0].film))
     plans = variants(clips, world.gripper, setting.seed)
     made: dict[str, list[Film]] = {}
     rows: list[list[Followed]] = [[] for _ in clips]
     before = world.read(np.stack([clip.film[camera][0] for clip in clips]))
-    for kind in KINDS:
+    for kind in truths:
         made[kind] = imaginer.imagine(
             [clip.given for clip in clips], plans[kind], [setting.seed * 1_000_003 + i for i in range(len(clips))]
         )
@@ -149,14 +150,14 @@ def following(
     )  # fmt: skip
     table = Table(
         head=("actions", "gripper moves in truth, mm", "imagined, mm", "cosine", "picture differs from true actions"),
-        rows=tuple(_line(kind, [row for each in rows for row in each if row.kind == kind]) for kind in KINDS),
+        rows=tuple(_line(kind, [row for each in rows for row in each if row.kind == kind]) for kind in truths),
     )
     middle = len(clips) // 2
     strip = Strip(
         caption=f"{clips[middle].source}: {clips[middle].prompt}",
         clips=(
             ("true", clips[middle].film[camera]),
-            *((kind, made[kind][middle][camera]) for kind in ("true", "shuffled", "zero", "mirrored")),
+            *((kind, films[middle][camera]) for kind, films in made.items()),
         ),
         fps=world.rate_hz,
     )
@@ -171,11 +172,14 @@ def following(
     )
 
 
-def truths_of(world: World, clips: Sequence[Clip], seed: int) -> dict[str, list[Clip]]:
-    """What the simulator makes of every kind of actions."""
+def truths_of(
+    world: World, clips: Sequence[Clip], seed: int, kinds: Sequence[str] = KINDS
+) -> dict[str, Sequence[Clip]]:
+    """What the simulator makes of each kind of actions."""
+    plans = variants(clips, world.gripper, seed)
     return {
-        kind: list(clips) if kind == "true" else [world.execute(*pair) for pair in zip(clips, plans, strict=True)]
-        for kind, plans in variants(clips, world.gripper, seed).items()
+        kind: clips if kind == "true" else [world.execute(*pair) for pair in zip(clips, plans[kind], strict=True)]
+        for kind in kinds
     }
 
 

@@ -186,7 +186,7 @@ class Climb:
 
 
 QUICK = Climb(
-    name="quick", clips=6, rollouts=2, chunks=2, policies=6, starts=3, trial_chunks=3, plans=2, proposals=3, samples=2,
+    name="quick", clips=6, rollouts=2, chunks=2, policies=5, starts=2, trial_chunks=3, plans=2, proposals=3, samples=2,
     steps=1,
 )  # fmt: skip
 STANDARD = Climb(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orrery.evaluation.agreement import Score, agreement, compare_policies, false_success_rate
+from orrery.evaluation.agreement import Score, agreement, compare_policies, false_success_rate, success_found
 from orrery.evaluation.factory.figure import Baseline, Figure
 from orrery.evaluation.page import Strip, Table
 from orrery.evaluation.verification.interfaces import Imaginer, Reading, Trial, World, chain
@@ -98,6 +98,8 @@ def policy_evaluation(
 
     found = {name: agreement(scores(outcomes), true_scores, seed=setting.seed) for name, outcomes in judged.items()}
     false = {name: false_success_rate(outcomes, truth) for name, outcomes in judged.items()}
+    # Who calls nothing done has no false success, and is of no use.
+    right = {name: success_found(outcomes, truth) for name, outcomes in judged.items()}
     upper = "the judge on true last pictures"
     own = ranked(found["imagined"].spearman, judged["imagined"])
     checks = (
@@ -112,6 +114,19 @@ def policy_evaluation(
                 n=len(names),
                 of="policies",
                 note=own.reason,
+            ),
+        ),
+        setting.check(
+            NAME,
+            "success_found",
+            Figure(
+                name="Trials that were done which are called done",
+                value=right["imagined"].value,
+                interval=right["imagined"].interval,
+                baselines=(Baseline(name=upper, value=right[upper].value),),
+                n=truth.count(True),
+                of="trials that were done",
+                note=right["imagined"].reason,
             ),
         ),
         setting.check(
@@ -153,6 +168,13 @@ def policy_evaluation(
             n=truth.count(False), of="failed trials", note=rows.reason,
         )
         for name, rows in false.items()
+        if name != "imagined"
+    ) + tuple(
+        Figure(
+            name=f"Trials that were done which are called done, {name}", value=rows.value, interval=rows.interval,
+            n=truth.count(True), of="trials that were done", note=rows.reason,
+        )
+        for name, rows in right.items()
         if name != "imagined"
     )  # fmt: skip
     columns = {"simulator": true_scores, **{name: scores(outcomes) for name, outcomes in judged.items()}}

@@ -15,7 +15,7 @@ from orrery.evaluation.verification.horizon import fidelity
 from orrery.evaluation.verification.imaginers import BROKEN, ShuffledActions, broken
 from orrery.evaluation.verification.interfaces import Imaginer, World
 from orrery.evaluation.verification.ladder import FORMAT, VERSION, Control, Rung, Setting, together
-from orrery.evaluation.verification.ranking import few_trials, foreseen, policy_evaluation, tried
+from orrery.evaluation.verification.ranking import Foreseen, few_trials, foreseen, policy_evaluation, tried
 from orrery.evaluation.verification.twin import twin_gap
 from orrery.runtime.result import RANDOM_WEIGHTS
 from orrery.weights.atomic import write_atomic
@@ -65,7 +65,8 @@ def verify(
         truths = truths_of(world, clips, seed)
         climbed("action_following", lambda: following(imaginer, world, setting, clips, truths))
         few = max(MIN_CONTROL_CLIPS, len(clips) // 2)
-        some = {kind: rows[:few] for kind, rows in truths_of(world, clips[:few], seed).items()}
+        # What tells them is under true and shuffled actions.
+        some = truths_of(world, clips[:few], seed, ("true", "shuffled"))
         for name, key in BROKEN.items():
             caught(name, following(broken(name, imaginer, world.gripper), world, setting, clips[:few], some), key)
     if "fidelity" in rungs:
@@ -73,11 +74,16 @@ def verify(
         climbed("fidelity", lambda: fidelity(imaginer, world, setting, rollouts))
     if "policy_evaluation" in rungs:
         trials = tried(world, setting)
-        made = foreseen(imaginer, world, setting, trials)
-        climbed("policy_evaluation", lambda: policy_evaluation(world, setting, trials, made))
+        made: list[Foreseen] = []
+
+        def evaluated() -> Rung:
+            made.append(foreseen(imaginer, world, setting, trials))
+            return policy_evaluation(world, setting, trials, made[0])
+
+        climbed("policy_evaluation", evaluated)
         shuffled = foreseen(ShuffledActions(of=imaginer), world, setting, trials)
         caught("shuffled actions", policy_evaluation(world, setting, trials, shuffled), "spearman")
-        always = policy_evaluation(world, setting, trials, made, judge=lambda _trial, _reading: True)
+        always = policy_evaluation(world, setting, trials, made[0], judge=lambda _trial, _reading: True)
         caught("a judge that always says success", always, "false_success")
         controls.append(few_trials(trials))
         tell(f"  control {controls[-1].control}: {controls[-1].verdict}. {controls[-1].reason}")
