@@ -38,9 +38,10 @@ def test_what_does_not_exist_has_a_reason_instead_of_a_number():
     assert constant.spearman.value is None
     assert constant.spearman.interval is None
     assert "surrogate" in constant.spearman.reason
-    assert constant.mmrv.value > 0
+    assert constant.mmrv.value is None  # by a formula for orders it would depend on how ties are broken
+    assert "true" in agreement([0.1, 0.2, 0.3, 0.4], [0.3, 0.1 * 3, 0.3, 0.3]).pearson.reason
     assert false_success_rate([True], [True]).value is None
-    with pytest.raises(SettingsError, match="at least 4"):
+    with pytest.raises(SettingsError, match="4 policies or more"):
         agreement([1.0, 2.0], [1.0, 2.0])
 
 

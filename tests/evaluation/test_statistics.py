@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from orrery.errors import SettingsError
@@ -25,8 +25,8 @@ from orrery.evaluation.statistics import (
 
 
 def test_ninety_from_ninety_five_takes_more_than_four_hundred_trials_an_arm():
-    assert trials_needed(0.90, 0.95) == 432
-    assert trials_needed(0.95, 0.90) == 432
+    assert trials_needed(0.90, 0.95) == 435
+    assert trials_needed(0.95, 0.90) == 435
     assert trials_needed(0.5, 0.9) < 30
 
 
@@ -42,6 +42,23 @@ def test_common_seeds_save_trials_when_the_arms_mostly_agree():
     assert paired_trials_needed(0.90, 0.95, discordant=0.15) > apart
     with pytest.raises(SettingsError, match="discordant"):
         paired_trials_needed(0.90, 0.95, discordant=0.01)
+
+
+def test_no_fewer_trials_than_an_exact_test_can_decide_by():
+    n = trials_needed(0.01, 0.99)
+    assert unpaired_p(n, n, 0, n) <= 0.05 < unpaired_p(n - 1, n - 1, 0, n - 1)
+    seeds = paired_trials_needed(0.001, 0.999)
+    assert paired([True] * seeds, [False] * seeds).p <= 0.05 < paired([True] * (seeds - 1), [False] * (seeds - 1)).p
+
+
+@given(st.integers(1, 19), st.integers(1, 19))
+def test_the_ends_of_the_discordant_range_are_allowed_as_they_are_typed(a, b):
+    assume(a != b)
+    p, q = round(0.05 * a, 2), round(0.05 * b, 2)
+    at_best, at_worst = (
+        paired_trials_needed(p, q, discordant=round(end, 2)) for end in (abs(p - q), min(p + q, 2 - p - q))
+    )
+    assert at_best <= paired_trials_needed(p, q) <= at_worst
 
 
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -78,6 +95,17 @@ def test_pairs_count_only_what_differs():
         paired([True], [])
 
 
+def test_the_paired_interval_as_published():
+    # Cavo et al. 2012 (59 both, 6 and 16 one alone, 80 neither), as the R package contingencytables has it.
+    first = [True] * 65 + [False] * 96
+    second = [True] * 59 + [False] * 6 + [True] * 16 + [False] * 80
+    found = paired(first, second)
+    assert (found.first_only, found.second_only) == (6, 16)
+    assert found.interval == pytest.approx((-0.1186, -0.0046), abs=1e-4)
+    ways = sum(math.comb(22, k) for k in range(7))
+    assert found.p == pytest.approx(2 * ways / 2**22)
+
+
 def test_pairs_are_told_apart_by_fewer_trials_than_strangers():
     rng = np.random.default_rng(1)
     hard = rng.random(200)
@@ -99,9 +127,13 @@ def test_a_sequential_test_keeps_its_error_rates_and_stops_early(share, wrong, m
 
 
 def test_detectable_is_the_inverse_of_trials_needed():
-    q = detectable(432, 0.90)
-    assert q == pytest.approx(0.95, abs=2e-4)
-    assert detectable(3, 0.95) is None
+    below, above = detectable(435, 0.90)
+    assert above == pytest.approx(0.95, abs=2e-4)
+    assert trials_needed(0.90, below) == 435
+    assert trials_needed(0.90, below + 1e-3) > 435
+    assert detectable(3, 0.95) == (None, None)
+    assert detectable(50, 0.90)[1] is None  # not even 1 is far enough, but a fall is found
+    assert detectable(50, 0.90)[0] == pytest.approx(0.67, abs=0.02)
 
 
 def test_holm_as_published_and_its_warning():
@@ -126,6 +158,8 @@ def test_a_verdict_is_only_given_by_a_whole_interval(low, width, threshold):
 @pytest.mark.parametrize("call", [
     lambda: trials_needed(0.9, 0.9), lambda: trials_needed(0.0, 0.5), lambda: exact_interval(3, 2),
     lambda: Sequential(p=0.7, q=0.5), lambda: detectable(0, 0.5), lambda: newcombe_interval(1, 2, 1, 0),
+    lambda: exact_interval(3, 10, level=95.0), lambda: holm([float("nan"), 0.01]), lambda: holm([2.0]),
+    lambda: Sequential(p=0.5, q=0.7, alpha=0.5, beta=0.5), lambda: Sequential(p=0.5, q=0.7).expected(0.6),
 ])  # fmt: skip
 def test_nonsense_is_refused(call):
     with pytest.raises(SettingsError):

@@ -29,6 +29,7 @@ class Trials:
         from orrery.evaluation.statistics import (
             Sequential,
             detectable,
+            discordant_range,
             exact_interval,
             paired_trials_needed,
             trials_needed,
@@ -47,7 +48,11 @@ class Trials:
             ),
             (
                 "on common seeds, if one arm does all that the other does",
-                f"{paired_trials_needed(p, q, discordant=abs(p - q), **how)} seeds",
+                f"{paired_trials_needed(p, q, discordant=discordant_range(p, q)[0], **how)} seeds",
+            ),
+            (
+                "on common seeds, at worst: each succeeds where the other fails",
+                f"{paired_trials_needed(p, q, discordant=discordant_range(p, q)[1], **how)} seeds",
             ),
         ]
         if self.discordant is not None:
@@ -62,9 +67,11 @@ class Trials:
                 )
             )
         if self.have is not None:
-            nearest = detectable(self.have, low, **how)
-            found = "no share above it" if nearest is None else f"{nearest:.3f} or more"
-            rows.append((f"{self.have} trials of each arm tell {low:g} from", found))
+            for share in (p, q):
+                below, above = detectable(self.have, share, **how)
+                found = [f"{below:.3f} or less"] if below is not None else []
+                found += [f"{above:.3f} or more"] if above is not None else []
+                rows.append((f"{self.have} trials of each arm tell {share:g} from", ", ".join(found) or "nothing"))
             for share in (p, q):
                 right = round(share * self.have)
                 wilson, exact = wilson_interval(right, self.have), exact_interval(right, self.have)

@@ -61,22 +61,22 @@ def agreement(surrogate: Scores, true: Scores, *, seed: int = 0) -> Agreement:
     rng = np.random.default_rng(seed)
     drawn = pairs[rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))]
 
-    def score(statistic: Callable[[np.ndarray], float], *, varies: bool) -> Score:
-        if varies and not _varies(pairs):
-            constant = "surrogate" if np.ptp(pairs[:, 0]) == 0 else "true"
+    def score(statistic: Callable[[np.ndarray], float]) -> Score:
+        if not _varies(pairs):
+            constant = "true" if _varies(pairs[:, :1]) else "surrogate"
             return Score(
                 value=None, reason=f"the {constant} score is the same for all policies, so there is no ranking"
             )
         # Draws of one policy over and over have no correlation.
-        values = [statistic(rows) for rows in drawn if not varies or _varies(rows)]
+        values = [statistic(rows) for rows in drawn if _varies(rows)]
         low, high = np.quantile(values, [0.025, 0.975])
         return Score(value=statistic(pairs), interval=(float(low), float(high)))
 
     return Agreement(
-        pearson=score(lambda rows: float(stats.pearsonr(rows[:, 0], rows[:, 1]).statistic), varies=True),
-        spearman=score(lambda rows: float(stats.spearmanr(rows[:, 0], rows[:, 1]).statistic), varies=True),
-        kendall=score(lambda rows: float(stats.kendalltau(rows[:, 0], rows[:, 1]).statistic), varies=True),
-        mmrv=score(lambda rows: rank_violation(rows[:, 0], rows[:, 1]), varies=False),
+        pearson=score(lambda rows: float(stats.pearsonr(rows[:, 0], rows[:, 1]).statistic)),
+        spearman=score(lambda rows: float(stats.spearmanr(rows[:, 0], rows[:, 1]).statistic)),
+        kendall=score(lambda rows: float(stats.kendalltau(rows[:, 0], rows[:, 1]).statistic)),
+        mmrv=score(lambda rows: rank_violation(rows[:, 0], rows[:, 1])),
     )
 
 
@@ -91,8 +91,10 @@ def rank_violation(surrogate: Scores, true: Scores) -> float:
     return float(np.where(swapped, np.abs(gap), 0.0).max(axis=1).mean())
 
 
-def _varies(pairs: np.ndarray) -> bool:
-    return bool((np.ptp(pairs, axis=0) > 0).all())
+def _varies(columns: np.ndarray) -> bool:
+    # 3 * 0.1 and 0.3 are one score, and their order is of rounding alone.
+    floor = 1e-12 * np.maximum(np.abs(columns).max(axis=0), 1.0)
+    return bool((np.ptp(columns, axis=0) > floor).all())
 
 
 def false_success_rate(predicted: Sequence[bool], true: Sequence[bool]) -> Score:

@@ -3,6 +3,7 @@
 Everything is about shares of success in independent trials; `metrics.wilson_interval` is the usual interval of one.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +28,16 @@ def verdict(interval: tuple[float, float] | None, threshold: float, better: Lite
 def exact_interval(right: int, of: int, *, level: float = 0.95) -> tuple[float, float]:
     """Of a share; holds at least `level` of the time for every true share, so it is wide.
 
+    Raises:
+        SettingsError: no trials, more successes than trials, or a level outside (0, 1).
+
     Source: Clopper and Pearson 1934, Biometrika 26.
     """
     from scipy.stats import beta
 
     _counted(right, of)
+    if not 0 < level < 1:
+        raise SettingsError(f"level must lie between 0 and 1, got {level}. Give 0.95 for 95 %.")
     tail = (1 - level) / 2
     low = 0.0 if right == 0 else float(beta.ppf(tail, right, of - right + 1))
     high = 1.0 if right == of else float(beta.ppf(1 - tail, right + 1, of - right))
@@ -114,11 +120,20 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
 def trials_needed(p: float, q: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
     """Trials of each of two independent arms that tell a share of success p from q, two-sided.
 
-    Source: normal approximation with unpooled variances, as in Fleiss, Statistical Methods for Rates and Proportions.
+    Source: Fleiss, Statistical Methods for Rates and Proportions: normal approximation, the variance under equal shares
+    from their mean, without continuity correction. Never fewer than let Fisher's exact test reach alpha at all: the
+    approximation does not know that least number.
     """
     _shares(p, q, power, alpha)
-    reach = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
-    return math.ceil(reach**2 * (p * (1 - p) + q * (1 - q)) / (p - q) ** 2)
+    z_alpha, z_power = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
+    equal, apart = (p + q) * (1 - (p + q) / 2), p * (1 - p) + q * (1 - q)
+    least = next(n for n in itertools.count(1) if 2 / math.comb(2 * n, n) <= alpha)
+    return max(least, math.ceil((z_alpha * math.sqrt(equal) + z_power * math.sqrt(apart)) ** 2 / (p - q) ** 2))
+
+
+def discordant_range(p: float, q: float) -> tuple[float, float]:
+    """Least and largest share of common seeds on which only one of two arms succeeds, given their shares of success."""
+    return abs(p - q), min(p + q, 2 - p - q)
 
 
 def paired_trials_needed(
@@ -133,40 +148,51 @@ def paired_trials_needed(
     Raises:
         SettingsError: a discordant share that p and q do not allow.
 
-    Source: Connor 1987, Biometrics 43 (McNemar's test, two-sided).
+    Source: Connor 1987, Biometrics 43 (McNemar's test, two-sided); never fewer than let the exact test reach alpha.
     """
     _shares(p, q, power, alpha)
-    gap = abs(p - q)
+    gap, most = discordant_range(p, q)
     apart = p * (1 - q) + q * (1 - p) if discordant is None else discordant
-    most = min(p + q, 2 - p - q)
-    if not gap <= apart <= most:
+    # 0.8 - 0.7 is a little more than 0.1 in binary.
+    if not gap - 1e-9 <= apart <= most + 1e-9:
         raise SettingsError(f"The discordant share must be from {gap:.3g} to {most:.3g} for {p} and {q}, got {apart}.")
     z_alpha, z_power = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
-    return math.ceil((z_alpha * math.sqrt(apart) + z_power * math.sqrt(max(0.0, apart - gap**2))) ** 2 / gap**2)
+    seeds = (z_alpha * math.sqrt(apart) + z_power * math.sqrt(max(0.0, apart - gap**2))) ** 2 / gap**2
+    return max(math.ceil(math.log2(2 / alpha)), math.ceil(seeds))
 
 
-def detectable(trials: int, p: float, *, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """The nearest share above p that so many trials of each arm tell from p; None where no share does."""
+def detectable(trials: int, p: float, *, power: float = 0.8, alpha: float = 0.05) -> tuple[float | None, float | None]:
+    """The nearest shares below and above p that so many trials of each arm tell from p; None where no share does."""
     if trials < 1:
-        raise SettingsError(f"trials must be 1 or more, got {trials}.")
+        raise SettingsError(f"trials must be 1 or more, got {trials}. Give the trials of one arm.")
     _shares(p, (p + 1) / 2, power, alpha)
-    low, high = p, 1 - 1e-9
-    if trials_needed(p, high, power=power, alpha=alpha) > trials:
-        return None
-    for _ in range(60):
-        middle = (low + high) / 2
-        if middle > p and trials_needed(p, middle, power=power, alpha=alpha) <= trials:
-            high = middle
-        else:
-            low = middle
-    return high
+
+    def nearest(far: float) -> float | None:
+        near = p
+        if trials_needed(p, far, power=power, alpha=alpha) > trials:
+            return None
+        for _ in range(60):
+            middle = (near + far) / 2
+            if middle != p and trials_needed(p, middle, power=power, alpha=alpha) <= trials:
+                far = middle
+            else:
+                near = middle
+        return far
+
+    return nearest(1e-9), nearest(1 - 1e-9)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number: what is below alpha after it holds for all of them together.
 
+    Raises:
+        SettingsError: one that is no number from 0 to 1.
+
     Source: Holm 1979, Scandinavian Journal of Statistics 6.
     """
+    for p in p_values:
+        if not 0 <= p <= 1:
+            raise SettingsError(f"A p-value lies from 0 to 1, got {p}. Leave out comparisons without one.")
     ranked = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, so_far = [0.0] * len(p_values), 0.0
     for place, index in enumerate(ranked):
@@ -180,8 +206,9 @@ def comparisons_warning(count: int, *, alpha: float = 0.05) -> str:
     if count < 2:
         return ""
     return (
-        f"{count} comparisons were made. If nothing differed at all, one would still come out at {alpha:g} with "
-        f"a probability of {1 - (1 - alpha) ** count:.0%}: use p-values adjusted by Holm's method."
+        f"{count} comparisons were made. If nothing differed at all, at least one would still come out at {alpha:g} "
+        f"with a probability of {1 - (1 - alpha) ** count:.0%} (if they are independent): use p-values adjusted by "
+        "Holm's method."
     )
 
 
@@ -203,6 +230,11 @@ class Sequential:
         _shares(self.p, self.q, 1 - self.beta, self.alpha)
         if self.p > self.q:
             raise SettingsError(f"p must be below q, got {self.p} and {self.q}. Swap them.")
+        if self.alpha + self.beta >= 1:
+            raise SettingsError(
+                f"alpha and beta must add up to less than 1, got {self.alpha:g} and {self.beta:g}: a coin does as "
+                "well. Lower one; beta is 1 - power."
+            )
 
     def decide(self, outcomes: Sequence[bool]) -> tuple[Verdict, int]:
         """Whether it is q or more ("pass") or p or less ("fail"), and after how many trials."""
@@ -217,7 +249,13 @@ class Sequential:
         return "undecided", len(outcomes)
 
     def expected(self, share: float) -> float:
-        """Trials that it takes on the mean where the share is p or q (Wald's approximation)."""
+        """Trials that it takes on the mean where the share is p or q (Wald's approximation).
+
+        Raises:
+            SettingsError: another share.
+        """
+        if share not in (self.p, self.q):
+            raise SettingsError(f"share must be {self.p} or {self.q}, got {share}. Make a test for that share.")
         upper, lower = math.log((1 - self.beta) / self.alpha), math.log(self.beta / (1 - self.alpha))
         step = share * math.log(self.q / self.p) + (1 - share) * math.log((1 - self.q) / (1 - self.p))
         reached = self.alpha if share == self.p else 1 - self.beta
