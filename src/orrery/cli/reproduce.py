@@ -26,13 +26,15 @@ class Reproduce:
     threads: int | None = None
     """CPU threads; as many as then if left out."""
     out: Path | None = None
-    """File for the verdict as JSON."""
+    """JSON file to write the verdict to; nothing is overwritten."""
 
     def __call__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise SettingsError(
                 f"threads must be from 1 to 1024, got {self.threads}. Leave it out for as many as then."
             )
+        if self.out is not None and self.out.exists():
+            raise SettingsError(f"{self.out} exists, and nothing is overwritten. Give a new name.")
         from orrery.runtime.reproduce import read_manifest, reproduce
         from orrery.weights.atomic import write_atomic
         from orrery.weights.documents import dump_json

@@ -3,6 +3,7 @@
 Stages, in order: input, weights, setting, encoded inputs, noise, sampler step 1, 2, ..., decoded (or answer), files.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -15,16 +16,33 @@ import torch
 from orrery.errors import CheckpointError, OrreryError, SettingsError
 from orrery.runtime.load import load
 from orrery.runtime.run import run
-from orrery.runtime.trace import near
+from orrery.runtime.trace import apart, is_mark
 from orrery.tasks.request import Request
-from orrery.weights.documents import dump_json
+from orrery.weights.documents import dump_json, listed
+from orrery.weights.hub import resolve
 
 TOLERANCE = 1e-3
-"""Share of a stage's root mean square by which float32 runs may differ between machines and thread counts: sums are
-added in another order there, and every sampling step passes the difference on."""
+"""Share of a stage's root mean square by which float32 runs may differ between machines, packs and thread counts: sums
+are added in another order there, and every sampling step passes the difference on."""
 LOOSE = 5e-2
 """The same for bfloat16 and float16, which round at the third and the fourth digit."""
 ENVIRONMENT = ("device", "dtype", "threads")
+KEPT: tuple[tuple[str, type], ...] = (
+    ("request.document", dict),
+    ("request.folder", str),
+    ("request.model", str),
+    ("request.packed", int),
+    ("stages", list),
+    ("settings", dict),
+    ("inputs", dict),
+    ("outputs", dict),
+    ("checkpoint.files", dict),
+    ("versions", dict),
+    ("device", str),
+    ("dtype", str),
+    ("threads", int),
+)
+"""What a record has to hold for its run to be carried out again."""
 Verdict = Literal["bit-equal", "within tolerance", "different"]
 
 
@@ -54,28 +72,36 @@ class Reproduction:
     def to_text(self) -> str:
         """In words."""
         where = f" The first difference is at: {self.stage}." if self.stage else ""
-        return "\n".join([f"{self.verdict}.{where} {self.reason}".strip(), *(f"  {row}" for row in self.remarks)])
+        label = "remark" if self.verdict == "bit-equal" else "possible cause"
+        rows = [f"  {label}: {row}" for row in self.remarks]
+        return "\n".join([f"{self.verdict}.{where} {self.reason}".strip(), *rows])
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """A run.json that can be carried out again.
 
     Raises:
-        SettingsError: no such file, another format, or a run that was not recorded with its request.
+        SettingsError: no such file, another format or version, or a run that was not recorded with its request.
     """
     if not path.is_file():
         raise SettingsError(f"There is no file {path}. Name the run.json beside a result.")
     try:
         manifest = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is no JSON: {error}. Name the run.json beside a result.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != "orrery.run":
         raise SettingsError(f"{path} is not the record of a run. Name the run.json beside a result.")
-    for key in ("request", "stages"):
-        if key not in manifest:
+    if manifest.get("version") != 1:
+        raise SettingsError(f"{path} has version {manifest.get('version')!r}, and version 1 is read. Update.")
+    for name, kind in KEPT:
+        if not isinstance(_entry(manifest, name), kind):
             raise SettingsError(
-                f"{path} has no {key}, so it cannot be carried out again. Runs of `orrery run` are recorded with it."
+                f"{path} has no {name} as `orrery run` records it, so it cannot be carried out again. Run it anew."
             )
+    if not all(is_mark(row) for row in manifest["stages"]):
+        raise SettingsError(f"{path} has stages of another form than `orrery run` records. Run it anew.")
+    if not 1 <= manifest["threads"] <= 1024:
+        raise SettingsError(f"{path} has threads {manifest['threads']}, not from 1 to 1024. Run it anew.")
     return manifest
 
 
@@ -87,7 +113,7 @@ def reproduce(
     dtype: str | None = None,
     threads: int | None = None,
 ) -> Reproduction:
-    """Carry a recorded run out again.
+    """Carry a recorded run out again. The number of threads stays set in torch.
 
     Args:
         manifest: of `read_manifest`.
@@ -95,7 +121,7 @@ def reproduce(
         device, dtype, threads: as they were when None.
 
     Raises:
-        CheckpointError: the checkpoint is not there, or damaged.
+        CheckpointError: the checkpoint is not there, or it cannot be loaded though its files are those of the record.
     """
     recorded = manifest["request"]
     try:
@@ -106,16 +132,17 @@ def reproduce(
     source = model or recorded["model"]
     try:
         loaded = load(
-            source, device=device or manifest["device"], dtype=dtype or manifest["dtype"], family=recorded["family"]
+            source, device=device or manifest["device"], dtype=dtype or manifest["dtype"], family=recorded.get("family")
         )
-    except CheckpointError as error:
-        if "sha256" in str(error) or "hash" in str(error):
-            return _differs("weights", str(error), ())
-        raise
+    except CheckpointError:
+        changed = _changed(resolve(source), manifest["checkpoint"]["files"])
+        if not changed:
+            raise
+        return _differs("weights", f"Other bytes, or no file: {listed(changed)}.", ())
     then, now = manifest["checkpoint"]["files"], dict(loaded.origin.weights)
     changed = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
     if changed:
-        return _differs("weights", f"Other bytes in {', '.join(changed)}.", _remarks(manifest, {}))
+        return _differs("weights", f"Other bytes in {listed(changed)}.", ())
     try:
         # What left the process then has been looked at; that it comes out again is all that is asked.
         result = run(loaded, request, envelope=None)
@@ -131,19 +158,23 @@ def reproduce(
             return _differs(stage, f"{name} was {one!r:.200} and is {other!r:.200}.{more}", remarks)
     stages = {row["stage"]: row for row in fresh["stages"]}
     tolerance = TOLERANCE if fresh["dtype"] == manifest["dtype"] == "float32" else LOOSE
-    first = ""
+    first, largest = "", 0.0
     for row in manifest["stages"]:
         other = stages.get(row["stage"])
         if other is None:
             return _differs(row["stage"], "It is not there any more.", remarks)
         if other["sha256"] == row["sha256"]:
             continue
-        # An answer is words: near is not the same.
-        if row["stage"] == "answer" or not near(row, other, tolerance):
-            return _differs(row["stage"], f"Values differ by more than {tolerance:g} of their size.", remarks)
-        first = first or row["stage"]
+        since = f" Bits differ since {first}." if first else ""
+        if row["stage"] == "answer":  # words: near is not the same
+            return _differs(row["stage"], f"It has other words.{since}", remarks)
+        share = apart(row, other)
+        if share > tolerance:
+            reason = f"Values differ by {share:.2g} of their size, and {tolerance:g} is allowed.{since}"
+            return _differs(row["stage"], reason, remarks)
+        first, largest = first or row["stage"], max(largest, share)
     if first:
-        reason = f"What {len(manifest['stages'])} stages keep of their values is within {tolerance:g} of their size."
+        reason = f"Values differ by up to {largest:.2g} of their size, and {tolerance:g} is allowed."
         return Reproduction(verdict="within tolerance", stage=first, reason=reason, remarks=remarks)
     with tempfile.TemporaryDirectory() as folder:
         outputs = result.write(Path(folder) / "again").manifest["outputs"]
@@ -161,11 +192,30 @@ def _differs(stage: str, reason: str, remarks: tuple[str, ...]) -> Reproduction:
 
 def _remarks(manifest: Mapping[str, Any], fresh: Mapping[str, Any]) -> tuple[str, ...]:
     """What of the surroundings is not as it was."""
-    if not fresh:
-        return ()
     pairs = [(name, manifest[name], fresh[name]) for name in ENVIRONMENT if manifest[name] != fresh[name]]
     pairs += _pairs(manifest["versions"], fresh["versions"])
-    return tuple(f"{name} was {one} and is {other}" for name, one, other in pairs)
+    others = manifest["request"]["packed"] - 1
+    pack = [f"it ran in one pack with {others} more and runs alone: sums are added in another order"] if others else []
+    return (*(f"{name} was {one} and is {other}" for name, one, other in pairs), *pack)
+
+
+def _entry(document: Any, name: str) -> Any:
+    """The entry that a dotted name leads to; None where there is none."""
+    for part in name.split("."):
+        document = document.get(part) if isinstance(document, dict) else None
+    return document
+
+
+def _changed(folder: Path, then: Mapping[str, str]) -> list[str]:
+    """The files of a checkpoint that are gone or have other bytes than then."""
+
+    def now(path: Path) -> str:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return [name for name in sorted(then) if now(folder / name) != then[name]]
 
 
 def _pairs(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -33,11 +33,11 @@ def read_requests(path: Path) -> Request | list[Request]:
 def recorded(path: Path) -> list[dict[str, Any]]:
     """What a record of a run keeps of each request of a file, so that it can be carried out again.
 
-    The document as it was written, and the folder that its paths start from.
+    The document as it was written, the folder that its paths start from, and how many requests share its pack.
 
     Raises:
         RequestError: as `read_requests`.
     """
     document = read_json(file_path("request", path), max_bytes=MAX_DOCUMENT_BYTES)
     rows = document if isinstance(document, list) else [document]
-    return [{"document": row, "folder": str(path.parent.resolve())} for row in rows]
+    return [{"document": row, "folder": str(path.parent.resolve()), "packed": len(rows)} for row in rows]
