@@ -98,7 +98,6 @@ class ToyWorld:
             actions=actions,
             points_m={GRIPPER: places("gripper"), "cube": places("cube")},
             seen={GRIPPER: np.ones(len(states), dtype=bool), "cube": np.ones(len(states), dtype=bool)},
-            opening=np.array([state.opening for state in states]),
             prompt="Bring the cube to the corner.",
             start=begin,
         )
@@ -113,7 +112,6 @@ class ToyWorld:
             Reading(
                 points_m={GRIPPER: np.array([*state.gripper, 0.0]), "cube": np.array([*state.cube, 0.0])},
                 present=frozenset({"cube"} if pictures[i][..., 1].max() > 100 else ()),
-                opening=state.opening,
                 held=state.opening < 0.5 and bool(np.linalg.norm(np.subtract(state.cube, state.gripper)) < NEAR_M),
             )
             for i, state in enumerate(states)

@@ -96,9 +96,9 @@ def made(**fields: Any) -> Any:
 
 def test_a_pack_of_eight_equals_the_eight_alone():
     requests = [Request(**fields) for fields in MIXED.values()]
-    packed = run(tiny_model(), requests)
+    packed = run(tiny_model(), requests, trace=True)
     for name, request, together in zip(MIXED, requests, packed, strict=True):
-        alone = run(tiny_model(), request)
+        alone = run(tiny_model(), request, trace=True)
         assert together.latents.keys() == alone.latents.keys()
         for kind, latents in alone.latents.items():
             assert latents.std() > 0.1

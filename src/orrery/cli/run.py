@@ -65,12 +65,12 @@ class Run:
                 report=tell,
                 on_text=_show if alone else None,
                 envelope=held_to,
+                trace=True,
             )
-            source = str(Path(self.model).resolve()) if Path(self.model).exists() else self.model
-            chosen = {"model": source, "family": self.family}
+            records = recorded(self.request, model=self.model, family=self.family)
             made = [
-                replace(result, manifest={**result.manifest, "request": {**row, **chosen}})
-                for result, row in zip(made, recorded(self.request), strict=True)
+                replace(result, manifest={**result.manifest, "request": row})
+                for result, row in zip(made, records, strict=True)
             ]
             written = [made[0].write(self.out)] if alone else write_all(made, self.out)
             if alone and made[0].text is not None:

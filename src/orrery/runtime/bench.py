@@ -79,12 +79,20 @@ class Bench:
         return "\n".join([*lines, f"{'peak memory':{width}}{self.peak_memory_bytes / 2**20:9.0f} MiB"])
 
 
-def bench(checkpoint: str | Path, *, device: str = "cpu", dtype: str = "float32", repeats: int = 5) -> Bench:
+def bench(
+    checkpoint: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    repeats: int = 5,
+    only: str | None = None,
+) -> Bench:
     """Measure a checkpoint with as many threads as torch has been given.
 
     Args:
         checkpoint: as `runtime.load`.
         repeats: calls of each kind after the first.
+        only: the one row that is measured; all when None.
 
     Raises:
         SettingsError: `repeats` out of range.
@@ -92,10 +100,14 @@ def bench(checkpoint: str | Path, *, device: str = "cpu", dtype: str = "float32"
     """
     if not 1 <= repeats <= 1000:
         raise SettingsError(f"repeats must be from 1 to 1000, got {repeats}. 5 give a median.")
-    seconds = {"load": timed(lambda: load(checkpoint, device=device, dtype=dtype), repeats)}
+    seconds = {}
+    if only in (None, "load"):
+        seconds["load"] = timed(lambda: load(checkpoint, device=device, dtype=dtype), repeats)
     model = load(checkpoint, device=device, dtype=dtype)
     left_out: dict[str, str] = {}
     for name, request in calls(model).items():
+        if only not in (None, name):
+            continue
         if isinstance(request, str):
             left_out[name] = request
         else:

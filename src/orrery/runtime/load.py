@@ -1,6 +1,5 @@
 """Fill a model from a checkpoint, whichever of the three layouts it is in. What is there is found by `outline`."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from orrery.runtime.outline import Outline, Parts, outline
 from orrery.runtime.selftest import check_numbers
 from orrery.tasks.defaults import FAMILIES
 from orrery.tokenizers.codecs import sound_from_config, vision_from_config
+from orrery.weights.folder import sha256_of_file
 from orrery.weights.hub import resolve, shadowing
 from orrery.weights.reader import load_into
 from orrery.weights.sources import open_shards
@@ -143,8 +143,7 @@ def hashes_of(plan: Outline, report: Report | None = None) -> dict[str, str]:
     total, done = sum(file.stat().st_size for file in files), 0
     hashes = {}
     for path in files:
-        with path.open("rb") as file:
-            hashes[path.relative_to(plan.path).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+        hashes[path.relative_to(plan.path).as_posix()] = sha256_of_file(path)
         done += path.stat().st_size
         if report is not None:
             report(done, total)

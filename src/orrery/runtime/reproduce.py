@@ -3,7 +3,6 @@
 Stages, in order: input, weights, setting, encoded inputs, noise, sampler step 1, 2, ..., decoded (or answer), files.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from orrery.runtime.run import run
 from orrery.runtime.trace import apart, is_mark
 from orrery.tasks.request import Request
 from orrery.weights.documents import dump_json, listed
+from orrery.weights.folder import sha256_of_file
 from orrery.weights.hub import resolve
 
 TOLERANCE = 1e-3
@@ -145,7 +145,7 @@ def reproduce(
         return _differs("weights", f"Other bytes in {listed(changed)}.", ())
     try:
         # What left the process then has been looked at; that it comes out again is all that is asked.
-        result = run(loaded, request, envelope=None)
+        result = run(loaded, request, envelope=None, trace=True)
     except OrreryError as error:
         return _differs("input", str(error), ())
     fresh = json.loads(dump_json(dict(result.manifest)))
@@ -209,13 +209,8 @@ def _entry(document: Any, name: str) -> Any:
 def _changed(folder: Path, then: Mapping[str, str]) -> list[str]:
     """The files of a checkpoint that are gone or have other bytes than then."""
 
-    def now(path: Path) -> str:
-        if not path.is_file():
-            return ""
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    return [name for name in sorted(then) if now(folder / name) != then[name]]
+    gone = [name for name in then if not (folder / name).is_file()]
+    return sorted([*gone, *(name for name in then.keys() - gone if sha256_of_file(folder / name) != then[name])])
 
 
 def _pairs(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:

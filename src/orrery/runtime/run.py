@@ -57,6 +57,7 @@ def run(
     report: Report | None = None,
     on_text: Show | None = None,
     envelope: Choice = "contract",
+    trace: bool = False,
 ) -> Result: ...
 @overload
 def run(
@@ -66,6 +67,7 @@ def run(
     report: Report | None = None,
     on_text: Show | None = None,
     envelope: Choice = "contract",
+    trace: bool = False,
 ) -> list[Result]: ...
 def run(
     model: Model,
@@ -74,6 +76,7 @@ def run(
     report: Report | None = None,
     on_text: Show | None = None,
     envelope: Choice = "contract",
+    trace: bool = False,
 ) -> Result | list[Result]:
     """Carry out one request, or several of any tasks in one pack; each comes out as it would alone.
 
@@ -83,6 +86,7 @@ def run(
         on_text: given each piece of an answer as it is written.
         envelope: what the actions of a policy are held to; "contract": what `Envelope.of` makes of the checkpoint's
             contract, where it has one and is trained; None: nothing but being finite.
+        trace: mark every stage in the manifest, for `reproduce`. It waits for the device after each sampling turn.
 
     Raises:
         OrreryError: a request that cannot be carried out; then nothing was sampled.
@@ -95,19 +99,24 @@ def run(
     asked = [(plan.request, plan.contract) for plan in plans]
     held_to = envelopes(model, asked, envelope)
     packed = [plan.prepared for plan in plans if plan.prepared is not None]
-    stages: list[list[dict[str, Any]]] = [[_encoded(prepared)] for prepared in packed]
+    stages: list[list[dict[str, Any]]] = [[_encoded(prepared)] if trace else [] for prepared in packed]
 
     def watch(index: int, turn: int, latents: Latents) -> None:
         stages[index].append(mark(f"sampler step {turn}" if turn else "noise", latents))
 
-    sampled = iter(generate(model.mot, [prepared.job for prepared in packed], report, watch) if packed else [])
-    marked = iter(stages)
-    results = [
-        _answer(model, plan, on_text)
-        if plan.prepared is None
-        else _staged(finish(model, plan.prepared, next(sampled), _manifest(model, plan)), next(marked))
-        for plan in plans
-    ]
+    sampled = iter(generate(model.mot, [p.job for p in packed], report, watch if trace else None) if packed else [])
+    made = iter(stages)
+    results = []
+    for plan in plans:
+        if plan.prepared is None:
+            results.append(_answer(model, plan, on_text))
+            marks = []
+        else:
+            results.append(finish(model, plan.prepared, next(sampled), _manifest(model, plan)))
+            marks = next(made)
+        if trace:
+            manifest = {**results[-1].manifest, "stages": [*marks, _ended(results[-1])]}
+            results[-1] = replace(results[-1], manifest=manifest)
     results = guarded(results, asked, held_to)
     return results[0] if isinstance(requests, Request) else results
 
@@ -186,8 +195,7 @@ def _answer(model: Model, plan: _Plan, on_text: Show | None) -> Result:
             break
         if on_text is not None:
             on_text(piece)
-    stages = [mark("answer", [np.frombuffer(written.text.encode(), dtype=np.uint8)])]
-    return Result(text=written.text, manifest={**_manifest(model, plan), "ended": written.ended, "stages": stages})
+    return Result(text=written.text, manifest={**_manifest(model, plan), "ended": written.ended})
 
 
 def _encoded(prepared: Prepared) -> dict[str, Any]:
@@ -197,11 +205,12 @@ def _encoded(prepared: Prepared) -> dict[str, Any]:
     return mark("encoded inputs", [sample.token_ids, *given])
 
 
-def _staged(result: Result, stages: list[dict[str, Any]]) -> Result:
-    """A result with the marks of what led to it."""
+def _ended(result: Result) -> dict[str, Any]:
+    """What comes out."""
+    if result.text is not None:
+        return mark("answer", [np.frombuffer(result.text.encode(), dtype=np.uint8)])
     made: list[npt.NDArray[Any]] = [*result.videos.values()]
-    made += [array for array in (result.sound, result.actions) if array is not None]
-    return replace(result, manifest={**result.manifest, "stages": [*stages, mark("decoded", made)]})
+    return mark("decoded", [*made, *(array for array in (result.sound, result.actions) if array is not None)])
 
 
 def _view(prepared: Prepared) -> dict[str, Any]:

@@ -30,14 +30,21 @@ def read_requests(path: Path) -> Request | list[Request]:
     return requests
 
 
-def recorded(path: Path) -> list[dict[str, Any]]:
+def recorded(path: Path, *, model: str, family: str | None) -> list[dict[str, Any]]:
     """What a record of a run keeps of each request of a file, so that it can be carried out again.
 
-    The document as it was written, the folder that its paths start from, and how many requests share its pack.
+    The document as it was written, the folder that its paths start from, how many requests share its pack, and where
+    the checkpoint lies.
 
     Raises:
         RequestError: as `read_requests`.
     """
     document = read_json(file_path("request", path), max_bytes=MAX_DOCUMENT_BYTES)
     rows = document if isinstance(document, list) else [document]
-    return [{"document": row, "folder": str(path.parent.resolve()), "packed": len(rows)} for row in rows]
+    chosen = {
+        "folder": str(path.parent.resolve()),
+        "packed": len(rows),
+        "model": str(Path(model).resolve()) if Path(model).exists() else model,
+        "family": family,
+    }
+    return [{"document": row, **chosen} for row in rows]

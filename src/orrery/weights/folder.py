@@ -231,3 +231,9 @@ def _refuse_to_lose(path: Path) -> None:
         lost = _present(path) - _read_manifest(path).files.keys() - {MANIFEST} if path.is_dir() else {path.name}
         if lost:
             raise CheckpointError(f"Saving to {path} would lose {listed(lost)}. Move it away or save elsewhere.")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Of the bytes, read in pieces; OSError where there is no such file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

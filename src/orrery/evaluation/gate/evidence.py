@@ -4,25 +4,21 @@ Nothing is judged here; that is `decide`.
 """
 
 import hashlib
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from orrery.errors import OrreryError, SettingsError
-from orrery.evaluation.gate.entries import Table, read_json, read_toml, sha256_of_file
+from orrery.evaluation.entries import Table, read_json, read_toml
 from orrery.evaluation.gate.ledger import Ledger, Package, installed_packages, read_ledger
 from orrery.evaluation.gate.policy import Policy, SpeedRule
-from orrery.runtime.bench import Bench, calls, machine, timed
-from orrery.runtime.load import empty_mot, load, weight_files
+from orrery.runtime.bench import bench
+from orrery.runtime.load import empty_mot, weight_files
 from orrery.runtime.outline import outline
-from orrery.runtime.run import run
-from orrery.tasks.request import Request
 from orrery.weights.documents import dump_json
+from orrery.weights.folder import sha256_of_file
 from orrery.weights.hub import resolve
 
 VERDICTS = ("pass", "fail", "undecided")
@@ -286,7 +282,8 @@ def read_speed(path: Path | None, checkpoint: Path, rule: SpeedRule) -> Speed:
         OrreryError: no such file, not of the form that is read, or one that did not measure a policy's call.
     """
     if path is None:
-        found = measure(checkpoint, rule).to_json()
+        measured = bench(checkpoint, device=rule.device, dtype=rule.dtype, repeats=REPEATS, only=POLICY_CALL)
+        found = measured.to_json()
         table = Table(where="the measurement", content=found, sha256=hashlib.sha256(dump_json(found)).hexdigest())
     else:
         table = read_json(path)
@@ -304,33 +301,6 @@ def read_speed(path: Path | None, checkpoint: Path, rule: SpeedRule) -> Speed:
         trained=table.maybe_truth("weights_trained"),
         machine=table.table("machine").content,
         sha256=table.sha256,
-    )
-
-
-def measure(checkpoint: Path, rule: SpeedRule) -> Bench:
-    """Time the policy's call alone on this machine; the peak memory is that of the process up to its end.
-
-    Raises:
-        OrreryError: the checkpoint cannot be loaded.
-    """
-    model = load(checkpoint, device=rule.device, dtype=rule.dtype)
-    request = calls(model)[POLICY_CALL]
-    seconds, left_out = {}, {}
-    if isinstance(request, Request):
-        # Pictures are noise, and what is made of them need not lie in an envelope.
-        seconds[POLICY_CALL] = timed(partial(run, model, request, envelope=None), REPEATS)
-    else:
-        left_out[POLICY_CALL] = request
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Bench(
-        checkpoint=str(checkpoint),
-        weights_trained=model.origin.trained,
-        parameters=sum(parameter.numel() for parameter in model.mot.parameters()),
-        machine=machine(model.device),
-        seconds=seconds,
-        left_out=left_out,
-        # Linux counts in KiB, macOS in bytes.
-        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
     )
 
 

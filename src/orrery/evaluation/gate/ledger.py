@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orrery.errors import SettingsError
-from orrery.evaluation.gate.entries import Table, read_toml, sha256_of_file
+from orrery.evaluation.entries import Table, read_toml
 from orrery.evaluation.gate.licence import not_allowed, stated_licence
+from orrery.weights.folder import sha256_of_file
 
 FORMAT, VERSION = "orrery.assets", 1
 KINDS = ("weights", "dataset", "tokenizer", "dependency")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from orrery.errors import SettingsError
-from orrery.evaluation.gate.entries import Table, read_toml
+from orrery.evaluation.entries import Table, read_toml
 
 FORMAT, VERSION = "orrery.gate", 1
 MEASURE = "measure"

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from orrery.errors import OrreryError, SettingsError
-from orrery.evaluation.gate.entries import Table
+from orrery.evaluation.entries import Table
 from orrery.weights.atomic import new_folder, replacing
 from orrery.weights.documents import dump_json, load_json_object
 from orrery.weights.folder import write_file

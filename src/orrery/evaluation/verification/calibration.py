@@ -7,9 +7,8 @@ import numpy as np
 from orrery.evaluation.chart import Chart, Line
 from orrery.evaluation.factory.figure import Baseline, Figure, share
 from orrery.evaluation.metrics import bootstrap_interval
-from orrery.evaluation.verification.following import as_share
 from orrery.evaluation.verification.interfaces import GRIPPER, Actions, Clip, Film, Imaginer, World, chain
-from orrery.evaluation.verification.ladder import Rung, Setting
+from orrery.evaluation.verification.ladder import Rung, Setting, as_share
 
 NAME = "calibration"
 REGION = 0.9

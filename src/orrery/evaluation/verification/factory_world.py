@@ -126,7 +126,6 @@ class FactoryWorld:
             Reading(
                 points_m={GRIPPER: sights.gripper_m[i], **{part.words: sights.part_m(i, part) for part in PARTS}},
                 present=frozenset(part.words for part in PARTS if sights.has(i, part)),
-                opening=float(sights.aperture[i]),
                 held=bool(sights.held[i] > 0.5),
                 own=_Sight(sights=sights, index=i),
             )
@@ -222,7 +221,6 @@ def _acted(start: _Start, act: Callable[[int], np.ndarray], steps: int, source: 
         actions=np.stack(actions),
         points_m={GRIPPER: states[:, :3].astype(np.float64), **{name: parts_m[:, i] for name, i in alone.items()}},
         seen={GRIPPER: np.ones(steps + 1, dtype=bool), **{name: visible[:, i] for name, i in alone.items()}},
-        opening=states[:, 4].astype(np.float64),
         prompt=prompt,
         start=start,
     )

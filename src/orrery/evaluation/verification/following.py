@@ -4,7 +4,7 @@ From one start each, the true actions and what can be done to them; the simulato
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from orrery.evaluation.factory.figure import Baseline, Figure, share
 from orrery.evaluation.metrics import bootstrap_interval, moving_pixels, pixel_error
 from orrery.evaluation.page import Strip, Table
 from orrery.evaluation.verification.interfaces import GRIPPER, Actions, Clip, Film, Imaginer, World
-from orrery.evaluation.verification.ladder import Rung, Setting
+from orrery.evaluation.verification.ladder import Rung, Setting, as_share
 
 NAME = "action_following"
 KINDS = ("true", "shuffled", "zero", "time-reversed", "half", "mirrored")
@@ -200,18 +200,6 @@ def explained(rows: Sequence[Sequence[Followed]]) -> float | None:
     made = np.array([row.made_m for each in rows for row in each])
     total = float(np.square(true).sum())
     return 1 - float(np.square(made - true).sum()) / total if total > 0 else None
-
-
-def as_share(figure: Figure) -> Figure:
-    """A figure in percent as one of 1, as thresholds are."""
-    scaled = [None if row.value is None else Baseline(name=row.name, value=row.value / 100) for row in figure.baselines]
-    return replace(
-        figure,
-        unit="",
-        value=None if figure.value is None else figure.value / 100,
-        interval=None if figure.interval is None else (figure.interval[0] / 100, figure.interval[1] / 100),
-        baselines=tuple(row for row in scaled if row is not None),
-    )
 
 
 def _opposite(actions: Actions, gripper: int) -> Actions:

@@ -11,9 +11,8 @@ from orrery.evaluation.factory.dynamics import MOVED, gain, others_mean
 from orrery.evaluation.factory.figure import Baseline, Figure, mean_of, share
 from orrery.evaluation.metrics import bootstrap_interval, moving_pixels, pixel_error, pooled
 from orrery.evaluation.page import Strip
-from orrery.evaluation.verification.following import as_share
 from orrery.evaluation.verification.interfaces import GRIPPER, Clip, Imaginer, Reading, World, chain
-from orrery.evaluation.verification.ladder import Rung, Setting
+from orrery.evaluation.verification.ladder import Rung, Setting, as_share
 
 NAME = "fidelity"
 CLOSE_M = 0.015
@@ -26,7 +25,7 @@ class Missed:
 
     gripper: float
     gripper_still: float
-    """If nothing had moved since the beginning."""
+    """Of what is read from the frame that was given: if nothing had moved since."""
     parts: float | None
     parts_still: float | None
 
@@ -41,9 +40,10 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
     ends = [[film[camera][-1] for film in films] for films in made]
     imagined = [world.read(np.stack(pictures)) for pictures in ends]
     true = [world.read(clip.film[camera][chunk::chunk]) for clip in clips]
+    given = world.read(np.stack([clip.film[camera][0] for clip in clips]))
     missed = [
-        [_missed(clip, rows[k], (k + 1) * chunk) for k in range(chunks)]
-        for clip, rows in zip(clips, imagined, strict=True)
+        [_missed(clip, rows[k], still, (k + 1) * chunk) for k in range(chunks)]
+        for clip, rows, still in zip(clips, imagined, given, strict=True)
     ]
     first = [clip.film[camera][: chunk + 1] for clip in clips]
     masks = [moving_pixels(film, MOVED) for film in first]
@@ -165,16 +165,16 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
     )
 
 
-def _missed(clip: Clip, row: Reading, at: int) -> Missed:
+def _missed(clip: Clip, row: Reading, still: Reading, at: int) -> Missed:
     def off(name: str, place: np.ndarray) -> float:
         return 1000 * float(np.linalg.norm(place - clip.points_m[name][at]))
 
     parts = [name for name, seen in clip.seen.items() if name != GRIPPER and seen[at]]
     return Missed(
         gripper=off(GRIPPER, row.points_m[GRIPPER]),
-        gripper_still=off(GRIPPER, clip.points_m[GRIPPER][0]),
+        gripper_still=off(GRIPPER, still.points_m[GRIPPER]),
         parts=float(np.mean([off(name, row.points_m[name]) for name in parts])) if parts else None,
-        parts_still=float(np.mean([off(name, clip.points_m[name][0]) for name in parts])) if parts else None,
+        parts_still=float(np.mean([off(name, still.points_m[name]) for name in parts])) if parts else None,
     )
 
 

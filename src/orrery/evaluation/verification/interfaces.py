@@ -27,8 +27,6 @@ class Clip:
     """Places of the gripper and of every part that has its name alone."""
     seen: Mapping[str, Bool[np.ndarray, " T"]]
     """Whether the first camera can see them."""
-    opening: Float[np.ndarray, " T"]
-    """Of the gripper, 1 open to 0 closed."""
     prompt: str
     start: object
     """The world's own: where `execute` begins."""
@@ -46,7 +44,6 @@ class Reading:
     points_m: Mapping[str, Float[np.ndarray, "3"]]
     """Where each thing would be, also those that it believes absent."""
     present: frozenset[str]
-    opening: float
     held: bool
     own: object = field(default=None, repr=False)
     """The world's own, for `done`."""

@@ -1,15 +1,14 @@
 """Checks against thresholds, rungs, controls and the report that they make: values with a JSON form."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orrery.errors import SettingsError
 from orrery.evaluation.chart import Chart
-from orrery.evaluation.factory.figure import Figure
+from orrery.evaluation.entries import read_toml
+from orrery.evaluation.factory.figure import Baseline, Figure
 from orrery.evaluation.page import Strip, Table, shown
 from orrery.evaluation.statistics import Verdict, verdict
 
@@ -41,22 +40,14 @@ def read_thresholds(path: Path = THRESHOLDS) -> Thresholds:
     """Thresholds from a TOML file.
 
     Raises:
-        SettingsError: no such file, no name or version, or a value that is no number.
+        SettingsError: no such file, no name or version, or a value that is no number above 0.
     """
-    if not path.is_file():
-        raise SettingsError(f"There is no file of thresholds {path}. Leave it out for those that are shipped.")
-    content = path.read_bytes()
-    try:
-        document = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no TOML: {error}. Mend it.") from None
-    name, version = document.pop("name", None), document.pop("version", None)
-    if not isinstance(name, str) or not isinstance(version, int):
-        raise SettingsError(f"{path} needs a name and a whole version, got {name!r} and {version!r}.")
-    for rung, rows in document.items():
-        if not isinstance(rows, dict) or not all(isinstance(v, int | float) for v in rows.values()):
-            raise SettingsError(f"{path}: [{rung}] must hold numbers, got {rows!r}.")
-    return Thresholds(name=name, version=version, sha256=sha256(content).hexdigest(), values=document)
+    table = read_toml(path)
+    values = {}
+    for rung in table.content.keys() - {"name", "version"}:
+        rows = table.table(rung)
+        values[rung] = {key: rows.number(key) for key in rows.content}
+    return Thresholds(name=table.text("name"), version=table.whole("version"), sha256=table.sha256, values=values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,3 +202,15 @@ class Setting:
     def check(self, rung: str, key: str, figure: Figure) -> Check:
         """A figure under its threshold."""
         return Check(key=key, figure=figure, threshold=self.thresholds.of(rung, key))
+
+
+def as_share(figure: Figure) -> Figure:
+    """A figure in percent as one of 1, as thresholds are."""
+    scaled = [None if row.value is None else Baseline(name=row.name, value=row.value / 100) for row in figure.baselines]
+    return replace(
+        figure,
+        unit="",
+        value=None if figure.value is None else figure.value / 100,
+        interval=None if figure.interval is None else (figure.interval[0] / 100, figure.interval[1] / 100),
+        baselines=tuple(row for row in scaled if row is not None),
+    )

@@ -160,12 +160,6 @@ def read_json(path: Path) -> Table:
     )
 
 
-def sha256_of_file(path: Path) -> str:
-    """Of the bytes, read in pieces; OSError where there is no such file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
