@@ -367,10 +367,17 @@ def test_a_list_of_requests_is_one_pack_with_the_results_of_each_alone(monkeypat
 
 def test_two_processes_write_the_same_bytes(desk, tmp_path):
     outs = [tmp_path / "one", tmp_path / "two"]
-    command = [sys.executable, "-c", "from orrery.cli.main import main; main()", "run", str(desk / "all.json")]
+    # A process that hangs says where, and ends.
+    program = "import faulthandler; faulthandler.dump_traceback_later(90, exit=True)\n"
+    program += "from orrery.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "run", str(desk / "all.json")]
     options = ["--threads", "1", "--model", str(desk / "own"), "--out"]
-    running = [subprocess.Popen([*command, *options, str(out)], stdout=subprocess.DEVNULL) for out in outs]
-    assert [process.wait() for process in running] == [0, 0]
+    running = [
+        subprocess.Popen([*command, *options, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for out in outs
+    ]
+    errors = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
     first, second = (
         {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
         for out in outs

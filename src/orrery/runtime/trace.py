@@ -71,7 +71,7 @@ def _summed(flat: npt.NDArray[Any]) -> tuple[float, list[float]]:
         signed = np.where(words >> np.uint64(63), piece, -piece)
         buckets = (words % np.uint64(BUCKETS)).astype(np.intp)
         sums += np.bincount(buckets, weights=signed, minlength=BUCKETS)
-        squares += float(piece @ piece)
+        squares += float(np.square(piece).sum())  # not by BLAS, whose sum depends on its threads
     count = max(1, flat.size)
     return float(np.sqrt(squares / count)), (sums / np.sqrt(count)).tolist()
 
