@@ -1,5 +1,6 @@
 """What importing a module loads, seen in a fresh interpreter: light parts stay free of torch, the model stays small."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,14 @@ def test_importing_orrery_loads_nothing_but_itself():
     loaded = loaded_by("orrery")
     assert {name for name in loaded if name.startswith("orrery")} == {"orrery"}
     assert not loaded & {"torch", "numpy", "pyarrow", "av", "PIL", "tokenizers"}
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_hardly_spin_unless_the_user_says_so(before, after):
+    bare = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    code = "import os, orrery; print(os.environ['GOMP_SPINCOUNT'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=bare | before)
+    assert done.stdout.split() == [after]
 
 
 @pytest.mark.parametrize("package", ["orrery.cli", "orrery.tasks", "orrery.data", "orrery.worlds"])

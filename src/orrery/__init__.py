@@ -6,6 +6,7 @@ use, so that `import orrery` stays light and does not load torch.
 
 import importlib
 import importlib.metadata
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from orrery.tasks.request import Request
 
     __version__: str
+
+# torch's threads (GNU OpenMP, which reads this when torch is imported) wait for each other by spinning. Beside another
+# busy process they then take the core from the very thread that they wait for, and all is several times slower
+# (benchmarks/threads.py).
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __all__ = ["Envelope", "Request", "__version__", "load", "run"]
 
