@@ -2,14 +2,25 @@
 a judge can read them off; its models are right, or wrong in a known way."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from orrery.evaluation.verification.interfaces import GRIPPER, Actions, Clip, Film, Reading, Trial
+from orrery.evaluation.verification.interfaces import (
+    GRIPPER,
+    Actions,
+    Actor,
+    Blows,
+    Clip,
+    Film,
+    Reading,
+    Trial,
+    trial_seed,
+)
 
 SIDE, SPOT_M, NEAR_M = 32, 0.05, 0.12
 CHUNK = 4
+ORDER = "Go to the corner."
 TARGET_M = np.array([0.8, 0.8])
 GRID = (np.arange(SIDE) + 0.5) / SIDE
 
@@ -28,6 +39,10 @@ def stepped(state: State, action: np.ndarray) -> State:
     if action[2] < 0.5 and np.linalg.norm(cube - state.gripper) < NEAR_M:
         cube = np.clip(cube + at - state.gripper, 0.1, 0.9)
     return State(gripper=tuple(at), cube=tuple(cube), opening=float(action[2]), light=state.light)
+
+
+def arrived(state: State) -> bool:
+    return bool(np.linalg.norm(np.subtract(state.gripper, TARGET_M)) < 0.1)
 
 
 def drawn(state: State) -> np.ndarray:
@@ -69,6 +84,7 @@ class ToyWorld:
     changes: Mapping[str, str] = field(default_factory=lambda: {"slow drives": GRIPPER, "dark": "top"})
     policies: tuple[str, ...] = tuple(f"noise {i}" for i in range(8))
     note: str = "Spots are read off."
+    sound_rate_hz: int = 10
 
     def clips(self, count: int, *, chunks: int, seed: int, offset: int, change: str = "") -> list[Clip]:
         found = []
@@ -131,11 +147,58 @@ class ToyWorld:
             found.append(
                 Trial(
                     policy=policy, start=index, given={"top": drawn(begin)}, actions=np.stack(actions),
-                    success=bool(np.linalg.norm(np.subtract(now.gripper, TARGET_M)) < 0.1), end=drawn(now),
+                    success=arrived(now), end=drawn(now),
                     question="Is it in the corner?", goal=None,
                 )
             )  # fmt: skip
         return found
+
+    def attempts(self, actor: Actor, count: int, *, chunks: int, seed: int) -> list[Trial]:
+        found = []
+        for trial in self.trials("noise 0", count, chunks=chunks, seed=seed):
+            begin = now = seen(trial.given["top"])
+            actions: list[np.ndarray] = []
+            for number in range(chunks):
+                picture = {"top": drawn(now)}
+                felt = np.array(now.gripper, dtype=np.float32)
+                told = actor.act([picture], [felt], [ORDER], [trial_seed(seed, number, trial.start)])[0]
+                for command in self.limited(felt, told):
+                    actions.append(command)
+                    now = stepped(now, command)
+                if arrived(now):
+                    break
+            found.append(
+                replace(
+                    trial, policy=actor.name, actions=np.stack(actions), end=drawn(now), actor=actor, order=ORDER,
+                    state=np.array(begin.gripper, dtype=np.float32),
+                    success=arrived(now),
+                )
+            )  # fmt: skip
+        return found
+
+    def limited(self, state: np.ndarray, commands: Actions) -> Actions:
+        return np.concatenate([np.clip(commands[:, :2], -0.1, 0.1), commands[:, 2:]], axis=1)
+
+    def felt(self, state: np.ndarray, actions: Actions, reading: Reading) -> np.ndarray:
+        return np.clip(state + actions[:, :2].sum(axis=0), 0.1, 0.9).astype(np.float32)
+
+    def blows(self, count: int, *, seed: int) -> list[Blows]:
+        rng = np.random.default_rng(seed)
+        found = []
+        for clip in self.clips(count, chunks=1, seed=seed, offset=50):
+            at = int(rng.integers(CHUNK))
+            sound = np.zeros(CHUNK + 1)
+            sound[at] = 1.0
+            marked = np.clip(clip.actions, -0.08, 1.0)
+            marked[:, 0] = np.minimum(marked[:, 0], 0.08)
+            marked[at, 0] = 0.1  # so large a step strikes
+            found.append(Blows(given=clip.given, actions=marked, sound=sound, own=at))
+        return found
+
+    def heard(self, sounds: Sequence[np.ndarray], blows: Sequence[Blows]) -> list[tuple[int, int, int]]:
+        return [
+            (int(sound[row.own] > 0.5), int((sound > 0.5).sum()), 1) for sound, row in zip(sounds, blows, strict=True)
+        ]
 
     def done(self, trial: Trial, reading: Reading) -> bool:
         return bool(np.linalg.norm(reading.points_m[GRIPPER][:2] - TARGET_M) < 0.1)
@@ -163,6 +226,7 @@ class ToyModel:
     """Added to every motion."""
     name: str = "toy model"
     tells: bool = True
+    sounds: bool = True
 
     def imagine(self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int]) -> list[Film]:
         films: list[Film] = []
@@ -178,6 +242,33 @@ class ToyModel:
             films.append({"top": np.clip(pictures, 0, 255)})
         return films
 
+    def listen(
+        self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int], rate_hz: int
+    ) -> list[np.ndarray]:
+        return [np.append(np.abs(rows[:, 0]) > 0.095, False).astype(float) for rows in actions]
+
     def tell(self, films: Sequence[np.ndarray], questions: Sequence[str], fps: float) -> list[str]:
         near = [np.linalg.norm(np.subtract(seen(film[-1]).gripper, TARGET_M)) < 0.1 for film in films]
         return ["yes" if one else "no" for one in near]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyActor:
+    """Goes where it sees that it should, by what it feels or by what it sees."""
+
+    name: str = "looker"
+    aim: tuple[float, float] = (0.8, 0.8)
+
+    def act(
+        self, given: Sequence[Film], states: Sequence[np.ndarray], orders: Sequence[str], seeds: Sequence[int]
+    ) -> list[Actions]:
+        found = []
+        for frames, order in zip(given, orders, strict=True):
+            assert order == ORDER
+            at, rows = np.array(seen(frames["top"]).gripper), []
+            for _ in range(CHUNK):
+                step = np.clip(np.array(self.aim) - at, -0.1, 0.1)
+                at = at + step
+                rows.append([*step, 1.0])
+            found.append(np.array(rows))
+        return found

@@ -6,12 +6,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from orrery.errors import SettingsError
 from orrery.tasks.checks import nearest, shown
+
+if TYPE_CHECKING:
+    from orrery.evaluation.verification.interfaces import Actor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Verify:
     """How many cases: a look in two minutes, a report in a quarter of an hour on two cores, or an hour and more."""
     rungs: tuple[str, ...] = ()
     """Rungs by name; all if left out."""
+    policies: tuple[str, ...] = ()
+    """Further checkpoints whose policies are tried beside the checkpoint's own, in the simulator and in imagination."""
     thresholds: Path | None = None
     """A TOML file of what is asked; the shipped one if left out."""
     probes: Path | None = None
@@ -54,8 +59,9 @@ class Verify:
             ) from None
         import torch
 
-        from orrery.evaluation.factory.ask import check_model
+        from orrery.evaluation.factory.ask import can, check_model
         from orrery.evaluation.factory.probe import load_probes
+        from orrery.evaluation.verification.actors import ModelPolicy, actors_of
         from orrery.evaluation.verification.imaginers import ModelImaginer
         from orrery.evaluation.verification.verify import RUNGS, document, verify, write_report
         from orrery.runtime.bench import machine
@@ -78,10 +84,18 @@ class Verify:
         imaginer = ModelImaginer(
             model=model, embodiment=EMBODIMENT, name=model.origin.path.name, batch=batch, steps=setting.climb.steps
         )
+        actors: list[Actor] = []
+        for source in (self.checkpoint, *self.policies):
+            other = model if source == self.checkpoint else load(source, device=self.device, dtype=self.dtype)
+            check_model(other)
+            if can(other, "policy_no_video"):
+                own = ModelPolicy(model=other, embodiment=EMBODIMENT, name=f"policy of {source}", batch=batch)
+                actors += actors_of(own, world.limits)[: setting.climb.actors]
         rungs, controls = verify(
             imaginer,
             world,
             setting,
+            actors=actors,
             rungs=self.rungs or RUNGS,
             tell=lambda line: print(line, file=sys.stderr, flush=True),
         )
@@ -109,4 +123,6 @@ class Verify:
         for name, value in (("--thresholds", self.thresholds), ("--probes", self.probes), ("--threads", self.threads)):
             if value is not None:
                 words += [name, str(value)]
+        if self.policies:
+            words += ["--policies", *self.policies]
         return shlex.join(words)

@@ -1,22 +1,27 @@
 """The ladder on a world whose truth is known: a right model passes, and every wrong one fails where it should."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from makers.toy_world import ToyModel, ToyWorld
+from makers.toy_world import ToyActor, ToyModel, ToyWorld
 
 from orrery.errors import SettingsError
 from orrery.evaluation.factory.figure import Figure
+from orrery.evaluation.verification.actors import Hindered, actors_of
+from orrery.evaluation.verification.horizon import _grasp, fidelity
 from orrery.evaluation.verification.imaginers import BROKEN, FrozenVideo, ShuffledActions, broken
 from orrery.evaluation.verification.interfaces import chain
 from orrery.evaluation.verification.ladder import QUICK, Check, Setting, read_thresholds, together
+from orrery.evaluation.verification.ranking import dream
 from orrery.evaluation.verification.verify import RUNGS, document, verify, write_report
 
 WORLD = ToyWorld()
 SETTING = Setting(
-    climb=replace(QUICK, clips=16, rollouts=14, chunks=5, policies=8, starts=24, plans=6, proposals=6, samples=4),
+    climb=replace(
+        QUICK, clips=16, rollouts=14, chunks=5, policies=8, starts=24, plans=6, proposals=6, samples=4, blows=8
+    ),
     seed=0,
     thresholds=read_thresholds(),
 )
@@ -24,7 +29,7 @@ SETTING = Setting(
 
 @pytest.fixture(scope="module")
 def climbed():
-    return verify(ToyModel(), WORLD, SETTING)
+    return verify(ToyModel(), WORLD, SETTING, actors=actors_of(ToyActor(), WORLD.limits))
 
 
 def test_a_right_model_passes_what_can_be_known(climbed):
@@ -63,6 +68,76 @@ def test_shuffled_actions_fail_policy_evaluation_and_a_frozen_video_has_no_horiz
     horizon = next(check for check in rung.checks if check.key == "horizon_chunks")
     assert horizon.figure.value == 0
     assert horizon.verdict == "fail"
+
+
+def test_who_looks_acts_in_imagination_on_what_is_imagined(climbed):
+    rung = next(rung for rung in climbed[0] if rung.rung == "policy_evaluation")
+    rows = {row[0]: [float(value) for value in row[1:]] for row in rung.tables[0].rows}
+    assert rows["looker"][:2] == [1.0, 1.0]
+    # Who is shown black goes on past the corner: as often in imagination.
+    true, imagined = rows["looker, blind"][:2]
+    assert true == pytest.approx(imagined, abs=0.1)
+    assert true < 0.8
+    # Half as far would never get there if it went by the actions that it was given in the simulator.
+    actor = ToyActor()
+    (trial, *_) = WORLD.attempts(actor, 2, chunks=2, seed=0)
+    mirror = replace(trial, given={"top": trial.given["top"][:, ::-1]})
+    (films,) = dream(ToyModel(noise_m=0.0), WORLD, [mirror], 2, 0)
+    begin, end = (WORLD.read(film["top"][row : row + 1])[0] for film, row in ((films[0], 0), (films[-1], WORLD.chunk)))
+    target = np.array([*actor.aim, 0.0])
+    away = [np.linalg.norm(one.points_m["gripper"] - target) for one in (begin, end)]
+    assert away[1] < away[0] - 0.2
+    assert len(films) == 2
+
+
+def test_hindered_policies_are_told_apart_from_the_whole_one():
+    states, seeds = [np.array([0.3, 0.3], dtype=np.float32)], [5]
+    given = [WORLD.trials("noise 0", 1, chunks=1, seed=0)[0].given]
+
+    def told(**hindrance):
+        actor = Hindered(of=ToyActor(), name="x", limits=WORLD.limits, **hindrance)
+        return actor.act(given, states, ["Go to the corner."], seeds)[0]
+
+    whole = told()
+    assert np.allclose(told(reach=0.5)[:, :2], whole[:, :2] / 2)
+    assert np.array_equal(told(reach=0.5)[:, 2], whole[:, 2])
+    assert not np.allclose(told(shake=0.5)[:, :2], whole[:, :2])
+    assert np.array_equal(told(shake=0.5), told(shake=0.5))
+    assert not np.allclose(told(blind=True), whole)
+
+
+def test_a_silent_model_and_one_that_strikes_at_the_wrong_time_fail_the_sound():
+    @dataclass(frozen=True, kw_only=True, eq=False)
+    class Late(ToyModel):
+        late: int = 1
+
+        def listen(self, given, actions, seeds, rate_hz):
+            return [np.roll(sound, self.late) for sound in super().listen(given, actions, seeds, rate_hz)]
+
+    blows = WORLD.blows(12, seed=0)
+    rollouts = WORLD.clips(2, chunks=1, seed=0, offset=0)
+    found = {}
+    for name, model in (("right", ToyModel()), ("late", Late()), ("silent", ToyModel(sounds=False))):
+        checks = {check.key: check for check in fidelity(model, WORLD, SETTING, rollouts, blows).checks}
+        found[name] = checks["sound_f1"].verdict if "sound_f1" in checks else None
+    assert found == {"right": "pass", "late": "fail", "silent": None}
+
+
+@pytest.mark.parametrize(
+    ("true", "imagined", "found"),
+    [
+        ("00111", "00111", (True, 0.0)),
+        ("00111", "01111", (True, 0.1)),
+        ("00000", "00000", (True, None)),
+        ("00100", "00000", (True, None)),  # one frame is a slip of the judge
+        ("00111", "00000", (False, None)),
+        ("11100", "11000", (True, 0.1)),
+    ],
+)
+def test_a_grasp_is_found_and_timed(true, imagined, found):
+    rows = [[digit == "1" for digit in text] for text in (true, imagined)]
+    same, seconds = _grasp(*rows, 10.0)
+    assert (same, seconds) == (found[0], found[1] if found[1] is None else pytest.approx(found[1]))
 
 
 def test_who_plans_with_a_noisy_model_is_far_from_the_best_plan():

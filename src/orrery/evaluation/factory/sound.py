@@ -307,14 +307,14 @@ def through(codec: SoundCodec, track: Float32[np.ndarray, " N"]) -> Float32[np.n
     return mono(codec.decode(codec.encode(given), len(given)), codec.rate)
 
 
-def mono(samples: Float32[np.ndarray, "N C"] | None, rate: int) -> Float32[np.ndarray, " M"]:
-    """One channel at PCM_HZ, resampled by straight lines where the rate is another."""
+def mono(samples: Float32[np.ndarray, "N C"] | None, rate: int, wanted: int = PCM_HZ) -> Float32[np.ndarray, " M"]:
+    """One channel at the wanted rate, resampled by straight lines where its own is another."""
     assert samples is not None
     one = samples.mean(axis=1)
-    if rate == PCM_HZ:
+    if rate == wanted:
         return one.astype(np.float32)
-    count = round(len(one) * PCM_HZ / rate)
-    return np.interp(np.arange(count) / PCM_HZ, np.arange(len(one)) / rate, one).astype(np.float32)
+    count = round(len(one) * wanted / rate)
+    return np.interp(np.arange(count) / wanted, np.arange(len(one)) / rate, one).astype(np.float32)
 
 
 def stereo(samples: Float32[np.ndarray, " N"], rate: int) -> Float32[np.ndarray, "M 2"]:

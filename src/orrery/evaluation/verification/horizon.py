@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orrery.evaluation.baselines import copy_last_frame
+from orrery.evaluation.baselines import copy_last_frame, derangement
 from orrery.evaluation.chart import Chart, Line
 from orrery.evaluation.factory.dynamics import MOVED, gain, others_mean
 from orrery.evaluation.factory.figure import Baseline, Figure, mean_of, share
+from orrery.evaluation.factory.sound import f1
 from orrery.evaluation.metrics import bootstrap_interval, moving_pixels, pixel_error, pooled
 from orrery.evaluation.page import Strip
-from orrery.evaluation.verification.interfaces import GRIPPER, Clip, Imaginer, Reading, World, chain
-from orrery.evaluation.verification.ladder import Rung, Setting, as_share
+from orrery.evaluation.verification.interfaces import GRIPPER, Blows, Clip, Imaginer, Reading, World, chain
+from orrery.evaluation.verification.ladder import Check, Rung, Setting, as_share
 
 NAME = "fidelity"
 CLOSE_M = 0.015
@@ -30,8 +31,10 @@ class Missed:
     parts_still: float | None
 
 
-def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence[Clip]) -> Rung:
-    """Climb the rung on clips of several chunks."""
+def fidelity(
+    imaginer: Imaginer, world: World, setting: Setting, clips: Sequence[Clip], blows: Sequence[Blows] = ()
+) -> Rung:
+    """Climb the rung on clips of several chunks, and of one chunk with sound where things strike."""
     camera = next(iter(clips[0].film))
     chunk, chunks = world.chunk, len(clips[0].actions) // world.chunk
     made = chain(
@@ -41,6 +44,14 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
     imagined = [world.read(np.stack(pictures)) for pictures in ends]
     true = [world.read(clip.film[camera][chunk::chunk]) for clip in clips]
     given = world.read(np.stack([clip.film[camera][0] for clip in clips]))
+    grasps = [
+        _grasp(
+            [row.held for row in world.read(clip.film[camera][1:])],
+            [row.held for row in world.read(np.concatenate([film[camera][1:] for film in films]))],
+            world.rate_hz,
+        )
+        for clip, films in zip(clips, made, strict=True)
+    ]
     missed = [
         [_missed(clip, rows[k], still, (k + 1) * chunk) for k in range(chunks)]
         for clip, rows, still in zip(clips, imagined, given, strict=True)
@@ -55,7 +66,7 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
             ("usual", others_mean(first)),
         )
     }
-    kept, invented, invented_true, agrees, close, close_true, timing = [], [], [], [], [], [], []
+    kept, invented, invented_true, agrees, close, close_true = [], [], [], [], [], []
     for clip, rows, truth in zip(clips, imagined, true, strict=True):
         for k, (row, fact) in enumerate(zip(rows, truth, strict=True)):
             at = (k + 1) * chunk
@@ -66,7 +77,6 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
             agrees.append(row.held == fact.held)
             close.append(_crowded(row, there))
             close_true.append(_crowded(fact, there))
-        timing.append(_first_held(rows) - _first_held(truth))
     horizon = horizon_of(missed)
     interval = None
     if len(missed) > 1:
@@ -80,7 +90,7 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
             baselines=(Baseline(name="nothing moved", value=float(np.mean(still)) if still else None),),
         )  # fmt: skip
 
-    checks = (
+    checks: tuple[Check, ...] = (
         setting.check(
             NAME, "gain_db", gain("Gain over the copied last frame", errors["made"], errors["copied"], setting.seed)
         ),
@@ -112,6 +122,8 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
             NAME, "held_agrees", as_share(share("Held or not, as on the true picture", agrees, of="pictures"))
         ),
     )  # fmt: skip
+    if imaginer.sounds and len(blows) > 1:
+        checks += (setting.check(NAME, "sound_f1", sound_figure(imaginer, world, setting, blows)),)
     usual = [pooled(errors[name]).psnr_db for name in ("made", "copied", "usual")]
     further = (
         Figure(
@@ -124,8 +136,14 @@ def fidelity(imaginer: Imaginer, world: World, setting: Setting, clips: Sequence
             baselines=(Baseline(name="true pictures", value=float(np.mean(close_true))),),
         ),
         mean_of(
-            "First grasp is seen so many chunks late", [float(v) for v in timing], unit="chunks", of="rollouts",
-            seed=setting.seed, better="lower", baselines=(Baseline(name="as in truth", value=0.0),),
+            "First grasp or release is seen so much too early or late", [v for _, v in grasps if v is not None],
+            unit="s",
+            of="rollouts that show one in truth and in imagination", seed=setting.seed, better="lower",
+            baselines=(Baseline(name="as in truth", value=0.0),),
+        ),
+        share(
+            "Rollouts that show a grasp or release exactly if the true one does", [same for same, _ in grasps],
+            of="rollouts",
         ),
     )  # fmt: skip
 
@@ -194,5 +212,36 @@ def _crowded(row: Reading, names: Sequence[str]) -> int:
     return sum(float(np.linalg.norm(a - b)) < CLOSE_M for i, a in enumerate(places) for b in places[i + 1 :])
 
 
-def _first_held(rows: Sequence[Reading]) -> int:
-    return next((k for k, row in enumerate(rows) if row.held), len(rows))
+def _grasp(true: Sequence[bool], imagined: Sequence[bool], rate_hz: float) -> tuple[bool, float | None]:
+    """Whether the first change of what is held is there in imagination exactly if it is in truth, and the seconds
+    between the two; a change lasts two frames."""
+    first, other = (
+        next((t for t in range(1, len(held) - 1) if held[t] != held[0] and held[t + 1] == held[t]), None)
+        for held in (true, imagined)
+    )
+    seconds = None if first is None or other is None else abs(first - other) / rate_hz
+    return (first is None) == (other is None), seconds
+
+
+def sound_figure(imaginer: Imaginer, world: World, setting: Setting, blows: Sequence[Blows]) -> Figure:
+    """Are blows heard when things strike in what is imagined of the same actions?"""
+    seeds = [setting.seed * 1_000_003 + i for i in range(len(blows))]
+    made = imaginer.listen([row.given for row in blows], [row.actions for row in blows], seeds, world.sound_rate_hz)
+    counts = world.heard(made, blows)
+
+    def score(sounds: Sequence[np.ndarray]) -> float:
+        return f1(world.heard(sounds, blows))
+
+    others = derangement(len(blows), setting.seed)
+    return Figure(
+        name="Sound: F1 of blows within 50 ms of when things strike",
+        value=f1(counts),
+        interval=bootstrap_interval(counts, f1, seed=setting.seed),
+        baselines=(
+            Baseline(name="silence", value=score([np.zeros_like(row.sound) for row in blows])),
+            Baseline(name="sounds of other clips", value=score([made[i] for i in others])),
+            Baseline(name="the true sound", value=score([row.sound for row in blows])),
+        ),
+        n=len(blows),
+        of="clips with a blow",
+    )

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float
 
 from orrery.evaluation.baselines import derangement
+from orrery.evaluation.factory.sound import mono
 from orrery.evaluation.verification.interfaces import Actions, Film, Imaginer
 from orrery.runtime.model import Model
+from orrery.runtime.result import Result
 from orrery.runtime.run import run
 from orrery.tasks.request import Request
 
@@ -29,7 +33,22 @@ class ModelImaginer:
     def tells(self) -> bool:
         return self.model.eyes is not None and "reason" in (self.model.tasks or ("reason",))
 
+    @property
+    def sounds(self) -> bool:
+        return self.model.sound is not None
+
     def imagine(self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int]) -> list[Film]:
+        return [dict(result.videos) for result in self._made(given, actions, seeds)]
+
+    def listen(
+        self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int], rate_hz: int
+    ) -> list[Float[np.ndarray, " N"]]:
+        made = self._made(given, actions, seeds, sound="make")
+        return [mono(result.sound, result.sound_rate or rate_hz, rate_hz) for result in made]
+
+    def _made(
+        self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int], **fields: Any
+    ) -> list[Result]:
         requests = [
             Request(
                 task="forward_dynamics",
@@ -38,12 +57,13 @@ class ModelImaginer:
                 seed=seed % 2**31,
                 embodiment=self.embodiment,
                 steps=self.steps,
+                **fields,
             )
             for frames, rows, seed in zip(given, actions, seeds, strict=True)
         ]
-        made: list[Film] = []
+        made: list[Result] = []
         for start in range(0, len(requests), self.batch):
-            made += [dict(result.videos) for result in run(self.model, requests[start : start + self.batch])]
+            made += run(self.model, requests[start : start + self.batch])
         return made
 
     def tell(self, films: Sequence[npt.NDArray[np.uint8]], questions: Sequence[str], fps: float) -> list[str]:
@@ -61,6 +81,7 @@ class ShuffledActions:
     of: Imaginer
     name: str = "shuffled actions"
     tells: bool = False
+    sounds: bool = False
 
     def imagine(self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int]) -> list[Film]:
         if len(actions) == 1:
@@ -71,6 +92,11 @@ class ShuffledActions:
     def tell(self, films: Sequence[npt.NDArray[np.uint8]], questions: Sequence[str], fps: float) -> list[str]:
         return self.of.tell(films, questions, fps)
 
+    def listen(
+        self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int], rate_hz: int
+    ) -> list[Float[np.ndarray, " N"]]:
+        return self.of.listen(given, actions, seeds, rate_hz)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrozenVideo:
@@ -78,6 +104,7 @@ class FrozenVideo:
 
     name: str = "frozen video"
     tells: bool = False
+    sounds: bool = False
 
     def imagine(self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int]) -> list[Film]:
         return [
@@ -88,6 +115,11 @@ class FrozenVideo:
     def tell(self, films: Sequence[npt.NDArray[np.uint8]], questions: Sequence[str], fps: float) -> list[str]:
         raise NotImplementedError("A frozen video answers nothing.")
 
+    def listen(
+        self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int], rate_hz: int
+    ) -> list[Float[np.ndarray, " N"]]:
+        raise NotImplementedError("A frozen video is silent.")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FlippedGripper:
@@ -97,6 +129,7 @@ class FlippedGripper:
     column: int
     name: str = "gripper flipped"
     tells: bool = False
+    sounds: bool = False
 
     def imagine(self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int]) -> list[Film]:
         flipped = []
@@ -108,6 +141,11 @@ class FlippedGripper:
 
     def tell(self, films: Sequence[npt.NDArray[np.uint8]], questions: Sequence[str], fps: float) -> list[str]:
         return self.of.tell(films, questions, fps)
+
+    def listen(
+        self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int], rate_hz: int
+    ) -> list[Float[np.ndarray, " N"]]:
+        return self.of.listen(given, actions, seeds, rate_hz)
 
 
 BROKEN = {"shuffled actions": "gain_db", "frozen video": "motion", "gripper flipped": "gripper"}

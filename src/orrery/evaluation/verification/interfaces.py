@@ -67,6 +67,41 @@ class Trial:
     """Asks whether it was done."""
     goal: object = field(repr=False)
     """The world's own, for `done`."""
+    actor: "Actor | None" = None
+    """Who looked and acted; it can act in imagination as well. None is a policy that the world knows."""
+    order: str = ""
+    """What the actor was told to do."""
+    state: npt.NDArray[np.float32] | None = None
+    """What the machine felt at first."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Blows:
+    """A clip of one chunk in which things strike each other."""
+
+    given: Film
+    actions: Actions
+    sound: Float[np.ndarray, " N"]
+    """The true one: one channel at `World.sound_rate_hz`."""
+    own: object = field(repr=False)
+    """The world's own, for `heard`."""
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """A policy that acts on what it sees, feels and is told."""
+
+    @property
+    def name(self) -> str: ...
+
+    def act(
+        self,
+        given: Sequence[Film],
+        states: Sequence[npt.NDArray[np.float32]],
+        orders: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[Actions]:
+        """A chunk of actions for each."""
 
 
 @runtime_checkable
@@ -115,8 +150,26 @@ class World(Protocol):
     def trials(self, policy: str, count: int, *, chunks: int, seed: int) -> list[Trial]:
         """Attempts of a policy of at most so many chunks, from starts that all policies share."""
 
+    def attempts(self, actor: Actor, count: int, *, chunks: int, seed: int) -> list[Trial]:
+        """Attempts of a policy that looks, from the starts of `trials`; over with the chunk in which they are done."""
+
+    def limited(self, state: npt.NDArray[np.float32], commands: Actions) -> Actions:
+        """Commands as the machine would execute them from where it feels itself to be."""
+
+    def felt(self, state: npt.NDArray[np.float32], actions: Actions, reading: Reading) -> npt.NDArray[np.float32]:
+        """What the machine would feel after actions if nothing is in its way; `reading` is of the picture then."""
+
     def done(self, trial: Trial, reading: Reading) -> bool:
         """Whether the goal is reached in a picture."""
+
+    @property
+    def sound_rate_hz(self) -> int: ...
+
+    def blows(self, count: int, *, seed: int) -> list[Blows]:
+        """So many clips in which something strikes; none where the world is silent."""
+
+    def heard(self, sounds: Sequence[Float[np.ndarray, " N"]], blows: Sequence[Blows]) -> list[tuple[int, int, int]]:
+        """Blows that are heard at their time, blows that are heard, and true blows, of each sound."""
 
     def distance_m(self, clip: Clip, reading: Reading) -> float:
         """From the gripper to what the clip's task wants first; shorter is better."""
@@ -139,11 +192,25 @@ class Imaginer(Protocol):
     def tells(self) -> bool:
         """Whether `tell` is there: it answers questions about films."""
 
+    @property
+    def sounds(self) -> bool:
+        """Whether `listen` is there: it imagines sound."""
+
     def imagine(self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int]) -> list[Film]:
         """One chunk for each: films of one frame more than there are actions, from the frame that is given."""
 
     def tell(self, films: Sequence[npt.NDArray[np.uint8]], questions: Sequence[str], fps: float) -> list[str]:
         """Answers to questions about films (T, H, W, 3) of the first camera."""
+
+    def listen(
+        self, given: Sequence[Film], actions: Sequence[Actions], seeds: Sequence[int], rate_hz: int
+    ) -> list[Float[np.ndarray, " N"]]:
+        """The sound of one chunk for each, one channel."""
+
+
+def trial_seed(seed: int, chunk: int, row: int) -> int:
+    """What is drawn by in one chunk of one row of a run."""
+    return seed * 1_000_003 + chunk * 10_007 + row
 
 
 def chain(
@@ -152,12 +219,12 @@ def chain(
     """Films of one chunk after the other for each row, from the last frames of the one before; rows may differ in
     length, and each has as many films as whole chunks of actions."""
     now, made = list(given), [[] for _ in given]  # type: list[Film], list[list[Film]]
-    for number in range(max(len(rows) for rows in actions) // chunk):
+    for number in range(max((len(rows) for rows in actions), default=0) // chunk):
         left = [i for i, rows in enumerate(actions) if len(rows) >= (number + 1) * chunk]
         films = imaginer.imagine(
             [now[i] for i in left],
             [actions[i][number * chunk : (number + 1) * chunk] for i in left],
-            [seed * 1_000_003 + number * 10_007 + i for i in left],
+            [trial_seed(seed, number, i) for i in left],
         )
         for i, film in zip(left, films, strict=True):
             made[i].append(film)

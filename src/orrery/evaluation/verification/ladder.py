@@ -166,27 +166,31 @@ class Climb:
     """Taken from the first of the world's on."""
     starts: int
     """Trials of each policy."""
+    actors: int
+    """Policies that look, of each checkpoint: its own, and so many less one of those hindered."""
     trial_chunks: int
     plans: int
     """Clips that are planned from, and proposals for each."""
     proposals: int
     samples: int
     """Of one future, for their spread."""
+    blows: int
+    """Clips in which something strikes."""
     steps: int | None = None
     """Of sampling, where the model is asked for that many; its own where None."""
 
 
 QUICK = Climb(
-    name="quick", clips=6, rollouts=2, chunks=2, policies=5, starts=2, trial_chunks=3, plans=2, proposals=3, samples=2,
-    steps=1,
+    name="quick", clips=6, rollouts=2, chunks=2, policies=5, starts=2, trial_chunks=3, actors=1, plans=2,
+    proposals=3, samples=2, blows=0, steps=1,
 )  # fmt: skip
 STANDARD = Climb(
-    name="standard", clips=12, rollouts=6, chunks=8, policies=18, starts=4, trial_chunks=5, plans=8, proposals=6,
-    samples=3, steps=2,
+    name="standard", clips=12, rollouts=6, chunks=8, policies=18, starts=4, trial_chunks=5, actors=4,
+    plans=8, proposals=6, samples=3, blows=12, steps=2,
 )  # fmt: skip
 FULL = Climb(
-    name="full", clips=80, rollouts=32, chunks=8, policies=18, starts=28, trial_chunks=6, plans=40, proposals=16,
-    samples=8,
+    name="full", clips=80, rollouts=32, chunks=8, policies=18, starts=28, trial_chunks=6, actors=4, plans=40,
+    proposals=16, samples=8, blows=80,
 )  # fmt: skip
 CLIMBS = {climb.name: climb for climb in (QUICK, STANDARD, FULL)}
 

@@ -1,7 +1,8 @@
 """Rung 3: do policies come out in imagination as they do in the simulator?
 
-Policies see the true state of the simulator, which imagination does not have. So each acts in the simulator, and the
-same actions are imagined from the same first frames: the question is whether the model foresees what they lead to.
+Most policies see the true state of the simulator, which imagination does not have. So they act in the simulator, and
+the same actions are imagined from the same first frames: the question is whether the model foresees what they lead to.
+Policies that look act twice, in the simulator and in imagination on what the model shows them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,17 @@ import numpy.typing as npt
 from orrery.evaluation.agreement import Score, agreement, compare_policies, false_success_rate, success_found
 from orrery.evaluation.factory.figure import Baseline, Figure
 from orrery.evaluation.page import Strip, Table
-from orrery.evaluation.verification.interfaces import Imaginer, Reading, Trial, World, chain
+from orrery.evaluation.verification.interfaces import (
+    Actions,
+    Actor,
+    Film,
+    Imaginer,
+    Reading,
+    Trial,
+    World,
+    chain,
+    trial_seed,
+)
 from orrery.evaluation.verification.ladder import Control, Rung, Setting
 
 NAME = "policy_evaluation"
@@ -24,13 +35,17 @@ ASKED_FRAMES = 60
 Judge = Callable[[Trial, Reading], bool]
 
 
-def tried(world: World, setting: Setting) -> list[Trial]:
-    """What every policy did in the simulator, from starts that all share."""
+def tried(world: World, setting: Setting, actors: Sequence[Actor] = ()) -> list[Trial]:
+    """What every policy did in the simulator, from starts that all share; those that look come last."""
     climb = setting.climb
     return [
         trial
         for policy in world.policies[: climb.policies]
         for trial in world.trials(policy, climb.starts, chunks=climb.trial_chunks, seed=setting.seed)
+    ] + [
+        trial
+        for actor in actors
+        for trial in world.attempts(actor, climb.starts, chunks=climb.trial_chunks, seed=setting.seed)
     ]
 
 
@@ -47,10 +62,16 @@ class Foreseen:
 def foreseen(imaginer: Imaginer, world: World, setting: Setting, trials: Sequence[Trial]) -> Foreseen:
     """Imagine every trial, and ask."""
     camera = next(iter(trials[0].given))
-    films = chain(
-        imaginer, [trial.given for trial in trials], [trial.actions for trial in trials], chunk=world.chunk,
+    known = [i for i, trial in enumerate(trials) if trial.actor is None]
+    films: list[list[Film]] = [[] for _ in trials]
+    chained = chain(
+        imaginer, [trials[i].given for i in known], [trials[i].actions for i in known], chunk=world.chunk,
         seed=setting.seed,
     )  # fmt: skip
+    looking = [i for i, trial in enumerate(trials) if trial.actor is not None]
+    dreamed = looking and dream(imaginer, world, [trials[i] for i in looking], setting.climb.trial_chunks, setting.seed)
+    for i, rows in zip([*known, *looking], [*chained, *dreamed], strict=True):
+        films[i] = rows
     said: list[str] = []
     if imaginer.tells:
         shown = [
@@ -61,6 +82,34 @@ def foreseen(imaginer: Imaginer, world: World, setting: Setting, trials: Sequenc
     return Foreseen(ends=[np.stack([film[camera][-1] for film in rows]) for rows in films], said=said)
 
 
+def dream(imaginer: Imaginer, world: World, trials: Sequence[Trial], chunks: int, seed: int) -> list[list[Film]]:
+    """Let who looks act on what is imagined, for so many chunks: in imagination nobody knows when it is done."""
+    now, made = [trial.given for trial in trials], [[] for _ in trials]  # type: list[Film], list[list[Film]]
+    states = [trial.state for trial in trials if trial.state is not None]
+    camera = next(iter(now[0]))
+    actors = {id(trial.actor): trial.actor for trial in trials if trial.actor is not None}
+    for number in range(chunks):
+        actions: list[Actions] = [np.empty(0)] * len(trials)
+        for key, actor in actors.items():
+            mine = [i for i, trial in enumerate(trials) if id(trial.actor) == key]
+            told = actor.act(
+                [now[i] for i in mine],
+                [states[i] for i in mine],
+                [trials[i].order for i in mine],
+                [trial_seed(seed, number, trials[i].start) for i in mine],
+            )
+            for i, commands in zip(mine, told, strict=True):
+                actions[i] = world.limited(states[i], commands)
+        seeds = [trial_seed(seed, number, i) for i in range(len(trials))]
+        films = imaginer.imagine(now, actions, seeds)
+        readings = world.read(np.stack([film[camera][-1] for film in films]))
+        states = [world.felt(*row) for row in zip(states, actions, readings, strict=True)]
+        for i, film in enumerate(films):
+            made[i].append(film)
+            now[i] = {name: frames[-1] for name, frames in film.items()}
+    return made
+
+
 def policy_evaluation(
     world: World, setting: Setting, trials: Sequence[Trial], made: Foreseen, *, judge: Judge | None = None
 ) -> Rung:
@@ -68,19 +117,23 @@ def policy_evaluation(
 
     Args:
         judge: says from what is read from the last imagined picture whether a trial was done; the world's own rule
-            when None.
+            when None. Who looks goes on after it is done, so there the end of any chunk counts.
     """
     judge = judge or world.done
-    ends = world.read(np.stack([rows[-1] for rows in made.ends]))
+    # Who looks would have stopped in the simulator as soon as it was done.
+    counted = [rows if trial.actor is not None else rows[-1:] for trial, rows in zip(trials, made.ends, strict=True)]
+    read = iter(world.read(np.concatenate(counted)))
+    ends = [[next(read) for _ in rows] for rows in counted]
     true_ends = world.read(np.stack([trial.end for trial in trials]))
     truth = [trial.success for trial in trials]
     judged = {
-        "imagined": [judge(*pair) for pair in zip(trials, ends, strict=True)],
+        "imagined": [any(judge(trial, end) for end in rows) for trial, rows in zip(trials, ends, strict=True)],
         "the judge on true last pictures": [judge(*pair) for pair in zip(trials, true_ends, strict=True)],
     }
     if made.said:
         judged["imagined, by the model's own answers"] = [answer.lower().startswith("yes") for answer in made.said]
     names = list(dict.fromkeys(trial.policy for trial in trials))
+    looking = len({trial.policy for trial in trials if trial.actor is not None})
 
     def scores(outcomes: Sequence[bool]) -> list[float]:
         return [
@@ -192,14 +245,16 @@ def policy_evaluation(
             ),
             fps=2,
         )
-        for i in range(min(2, len(trials)))
+        for i in (0, *(i for i, trial in enumerate(trials) if trial.actor is not None))[:2]
     )
     return Rung(
         rung=NAME,
         title="3. Policy evaluation",
         text=f"{len(names)} policies from {len(trials) // len(names)} starts that all share. The actions that a policy "
-        "took in the simulator are imagined from the same first frames; the frozen probe judges the last picture by "
-        "the simulator's rule as far as a picture shows it, and the model is asked as well.",
+        "took in the simulator are imagined from the same first frames; "
+        f"{looking} policies look at pictures, and act in imagination on what is imagined. The frozen probe judges the "
+        "last picture by the simulator's rule as far as a picture shows it (of who looks, the last one of each chunk), "
+        "and the model is asked as well.",
         checks=checks,
         further=further,
         tables=(table,),

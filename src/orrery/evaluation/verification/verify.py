@@ -1,7 +1,7 @@
 """The whole ladder over one model and one world, with its controls, and the report as JSON and as a page."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from orrery.evaluation.verification.exploit import exploitability
 from orrery.evaluation.verification.following import following, truths_of
 from orrery.evaluation.verification.horizon import fidelity
 from orrery.evaluation.verification.imaginers import BROKEN, ShuffledActions, broken
-from orrery.evaluation.verification.interfaces import Imaginer, World
+from orrery.evaluation.verification.interfaces import Actor, Imaginer, World
 from orrery.evaluation.verification.ladder import FORMAT, VERSION, Control, Rung, Setting, together
 from orrery.evaluation.verification.ranking import Foreseen, few_trials, foreseen, policy_evaluation, tried
 from orrery.evaluation.verification.twin import twin_gap
@@ -34,10 +34,15 @@ def verify(
     world: World,
     setting: Setting,
     *,
+    actors: Sequence[Actor] = (),
     rungs: tuple[str, ...] = RUNGS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Rung], list[Control]]:
-    """Climb the rungs, and let what is broken on purpose climb those that must fail it."""
+    """Climb the rungs, and let what is broken on purpose climb those that must fail it.
+
+    Args:
+        actors: policies that look, for the third rung, beside those of the world.
+    """
     climb, seed = setting.climb, setting.seed
     found: list[Rung] = []
     controls: list[Control] = []
@@ -71,9 +76,10 @@ def verify(
             caught(name, following(broken(name, imaginer, world.gripper), world, setting, clips[:few], some), key)
     if "fidelity" in rungs:
         rollouts = world.clips(climb.rollouts, chunks=climb.chunks, seed=seed, offset=OFFSETS["fidelity"])
-        climbed("fidelity", lambda: fidelity(imaginer, world, setting, rollouts))
+        blows = world.blows(climb.blows, seed=seed) if imaginer.sounds else []
+        climbed("fidelity", lambda: fidelity(imaginer, world, setting, rollouts, blows))
     if "policy_evaluation" in rungs:
-        trials = tried(world, setting)
+        trials = tried(world, setting, actors)
         made: list[Foreseen] = []
 
         def evaluated() -> Rung:
