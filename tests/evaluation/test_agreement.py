@@ -5,6 +5,7 @@ import pytest
 
 from orrery.errors import SettingsError
 from orrery.evaluation.agreement import agreement, compare_policies, false_success_rate, rank_violation, success_found
+from orrery.evaluation.statistics import unpaired_p
 
 
 def test_the_same_order_agrees_and_the_opposite_does_not():
@@ -65,3 +66,12 @@ def test_three_trials_decide_nothing_and_many_do():
     assert compare_policies({"bad": [False] * 40, "good": [True] * 40})[0].verdict == "fail"
     with pytest.raises(SettingsError, match="no trials"):
         compare_policies({"none": [], "some": [True]})
+    with pytest.raises(SettingsError, match="both arms"):
+        compare_policies({"few": [True], "more": [True, False]})
+
+
+def test_common_seeds_tell_policies_apart_that_shares_alone_do_not():
+    hard = [False] * 30 + [True] * 20
+    better = [True] * 10 + [False] * 20 + [True] * 20
+    assert compare_policies({"better": better, "worse": hard})[0].verdict == "pass"
+    assert unpaired_p(sum(better), 50, sum(hard), 50) > 0.05

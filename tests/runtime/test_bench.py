@@ -1,5 +1,6 @@
 """The bench measures each kind of call, says what it left out, and never passes random weights off as trained."""
 
+import hashlib
 import json
 
 import pytest
@@ -30,6 +31,8 @@ def test_every_kind_of_call_is_measured_and_random_weights_are_called_so(tmp_pat
     document = json.loads((tmp_path / "bench.json").read_text())
     assert set(document["seconds"]) == CALLS
     assert (document["weights_trained"], document["left_out"]) == (False, {})
+    weights = (tmp_path / "pico" / "model.safetensors").read_bytes()
+    assert document["weights"]["model.safetensors"] == hashlib.sha256(weights).hexdigest()
     assert document["peak_memory_bytes"] > 50e6
     assert {"processor", "cores", "threads", "torch"} <= set(document["machine"])
     with pytest.raises(SettingsError, match="exists"):

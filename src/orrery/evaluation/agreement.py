@@ -11,7 +11,7 @@ import numpy as np
 
 from orrery.errors import SettingsError
 from orrery.evaluation.metrics import wilson_interval
-from orrery.evaluation.statistics import Verdict, holm, newcombe_interval, unpaired_p
+from orrery.evaluation.statistics import Verdict, holm, paired
 
 RESAMPLES = 1000
 POLICIES_AT_LEAST = 4
@@ -138,24 +138,28 @@ class Pair:
 
 
 def compare_policies(outcomes: Mapping[str, Sequence[bool]], *, alpha: float = 0.05) -> list[Pair]:
-    """Every pair of policies by their trials, decided only where it holds after correction for all comparisons.
+    """Every pair of policies by their trials on common seeds, decided only where it holds after correction for all
+    comparisons.
+
+    Args:
+        outcomes: of each policy, the same seeds in the same order.
 
     Raises:
-        SettingsError: a policy without trials.
+        SettingsError: a policy without trials, or with more or fewer than another.
     """
     for name, trials in outcomes.items():
         if not trials:
             raise SettingsError(f"{name} has no trials. Run some, or leave it out.")
     names = list(combinations(outcomes, 2))
-    counts = [(sum(outcomes[a]), len(outcomes[a]), sum(outcomes[b]), len(outcomes[b])) for a, b in names]
-    adjusted = holm([unpaired_p(*row) for row in counts])
+    rows = [paired(outcomes[a], outcomes[b]) for a, b in names]
+    adjusted = holm([row.p for row in rows])
     found = []
-    for (first, second), row, p in zip(names, counts, adjusted, strict=True):
-        low, high = newcombe_interval(*row)
+    for (first, second), row, p in zip(names, rows, adjusted, strict=True):
+        low, high = row.interval
         decided = p < alpha and not low <= 0 <= high
         found.append(
             Pair(
-                first=first, second=second, difference=(low, high), p=p,
+                first=first, second=second, difference=row.interval, p=p,
                 verdict="undecided" if not decided else "pass" if low > 0 else "fail",
             )
         )  # fmt: skip

@@ -53,6 +53,8 @@ class Bench:
     checkpoint: str
     weights_trained: bool | None
     """False: random weights, whose answers run to their longest and whose pictures are noise."""
+    weights: Mapping[str, str]
+    """Weight file -> sha256."""
     parameters: int
     machine: Mapping[str, Any]
     seconds: Mapping[str, Timing]
@@ -116,6 +118,7 @@ def bench(
     return Bench(
         checkpoint=str(checkpoint),
         weights_trained=model.origin.trained,
+        weights=dict(model.origin.weights),
         parameters=sum(parameter.numel() for parameter in model.mot.parameters()),
         machine=machine(model.device),
         seconds=seconds,

@@ -337,6 +337,7 @@ def train_picture_probe(
     seed: int,
     *,
     validation: Sequence[tuple[Tensor, Targets]] = (),
+    start: PictureProbe | None = None,
     learning_rate: float = 2e-3,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[PictureProbe, dict[str, float]]:
@@ -344,13 +345,14 @@ def train_picture_probe(
 
     Args:
         draw_batch: training batches.
+        start: one to go on with, which is changed; a new one when None.
         validation: batches of other seeds, for the figures.
 
     Returns:
         The probe, and `picture_figures` of it on the validation batches, with the steps that were made.
     """
     torch.manual_seed(seed)
-    probe = PictureProbe().to(device)
+    probe = (start or PictureProbe()).requires_grad_().to(device)
     probe.train()
     optimiser = torch.optim.AdamW(probe.parameters(), lr=learning_rate, weight_decay=0.02)
     rng = torch.Generator(device).manual_seed(seed)
