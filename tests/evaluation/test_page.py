@@ -195,3 +195,10 @@ def test_pictures_tables_and_curves_are_inside_the_page_and_their_text_is_escape
     (policy,) = [value for name, value in reader.attributes if name == "content" and "default-src" in value]
     assert "img-src data:" in policy
     assert html.count('class="chart"') == 1
+
+
+def test_a_number_without_a_baseline_has_an_empty_place_for_it():
+    alone = Section(title="x", text="", measures=(measure(baseline_name="", baseline=None),))
+    assert "does not exist" not in render(page(sections=(alone,)))
+    compared = Section(title="x", text="", measures=(measure(baseline=None),))
+    assert "does not exist" in render(page(sections=(compared,)))

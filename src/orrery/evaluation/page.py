@@ -77,6 +77,7 @@ class Measure:
     value: Number | None
     unit: str
     baseline_name: str
+    """"" where there is nothing to beat."""
     baseline: Number | None
     better: Literal["higher", "lower"]
     interval: tuple[Number, Number] | None = None
@@ -231,12 +232,15 @@ def _row(measure: Measure) -> str:
     style = {"better": "good", "not better": "bad"}.get(measure.verdict or "", "note")
     verdict = f'<span class="{style}">{measure.verdict or ""}</span>'
     note = f'<div class="note">{escape(measure.note)}</div>' if measure.note else ""
+    baseline = ""
+    if measure.baseline_name:
+        baseline = f'<span class="number">{escape(shown(measure.baseline, measure.unit))}</span>'
+        baseline += f'<div class="note">{escape(measure.baseline_name)}</div>'
     return (
         f"<tr><td>{escape(measure.name)}{note}</td>"
         f'<td class="number"><b>{escape(shown(measure.value, measure.unit))}</b></td>'
         f'<td class="number">{escape(interval)}</td>'
-        f'<td><span class="number">{escape(shown(measure.baseline, measure.unit))}</span>'
-        f'<div class="note">{escape(measure.baseline_name)}</div></td>'
+        f"<td>{baseline}</td>"
         f"<td>{verdict}</td></tr>"
     )
 

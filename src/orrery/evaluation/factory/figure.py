@@ -73,7 +73,7 @@ class Figure:
         """For a page: a line for each baseline, or one line without any."""
         asked = "" if self.floor is None else f"; asked: {shown(self.floor, self.unit)}, goal {shown(self.goal, '')}"
         note = f"{self.n} {self.of}{asked}{'; ' if self.note else ''}{self.note}"
-        rows = self.baselines or (Baseline(name="none", value=None),)
+        rows = self.baselines or (Baseline(name="", value=None),)
         return [
             Measure(
                 name=self.name,

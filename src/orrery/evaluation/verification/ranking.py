@@ -251,8 +251,8 @@ def policy_evaluation(
         rung=NAME,
         title="3. Policy evaluation",
         text=f"{len(names)} policies from {len(trials) // len(names)} starts that all share. The actions that a policy "
-        "took in the simulator are imagined from the same first frames; "
-        f"{looking} policies look at pictures, and act in imagination on what is imagined. The frozen probe judges the "
+        "took in the simulator are imagined from the same first frames; of those that look at pictures "
+        f"({looking}), each acts in imagination on what is imagined. The frozen probe judges the "
         "last picture by the simulator's rule as far as a picture shows it (of who looks, the last one of each chunk), "
         "and the model is asked as well.",
         checks=checks,
