@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -129,6 +130,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], int
         return read(self, text, *arguments, **names)
 
     monkeypatch.setattr(MoT, "read", watched)
+    monkeypatch.setattr("orrery.runtime.generate._LAST_READ", WeakKeyDictionary())
     return counted
 
 

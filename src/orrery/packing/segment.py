@@ -5,6 +5,7 @@ sequence is `packing.pack`'s.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -49,7 +50,7 @@ class Segment:
         """Length in the packed sequence, T x P."""
         return self.clean.shape[0] * self.clean.shape[1]
 
-    @property
+    @cached_property
     def active(self) -> Bool[Tensor, "T P C"]:
         """Values that are generated and scored: they exist and their frame is not given."""
         return ~self.given[:, None, None] & self.valid
