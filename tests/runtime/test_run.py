@@ -370,7 +370,7 @@ def test_a_list_of_requests_is_one_pack_with_the_results_of_each_alone(monkeypat
 def test_two_processes_write_the_same_bytes(desk, tmp_path):
     outs = [tmp_path / "one", tmp_path / "two"]
     # A process that hangs says where, and ends.
-    program = "import faulthandler; faulthandler.dump_traceback_later(90, exit=True)\n"
+    program = "import faulthandler; faulthandler.dump_traceback_later(300, exit=True)\n"
     program += "from orrery.cli.main import main; main()"
     command = [sys.executable, "-c", program, "run", str(desk / "all.json")]
     options = ["--threads", "1", "--model", str(desk / "own"), "--out"]

@@ -63,7 +63,7 @@ def test_two_processes_find_the_losses_and_the_weights_of_one(tmp_path):
     processes = launched(tmp_path / "two", shard, ground)
     fit_noting(RECIPE, tmp_path / "one", shard, ground)
     try:
-        said = [process.communicate(timeout=100)[0] for process in processes]
+        said = [process.communicate(timeout=350)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

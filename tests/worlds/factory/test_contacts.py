@@ -1,6 +1,5 @@
 import math
 import pickle
-import time
 
 import mujoco
 import numpy as np
@@ -188,20 +187,6 @@ def test_after_a_restore_the_same_events_follow():
     assert go_on(other, again, 300) == expected
     assert any(isinstance(event, Impact) for impacts, _ in expected for event in impacts)
     assert any(isinstance(event, Rubbing) for _, rubbings in expected for event in rubbings)
-
-
-def test_a_snapshot_is_cheap():
-    model = compiled(FLOOR + "".join(part(CUBE, 0.0, name=f"p{i}", place=f"{0.1 * i} 0") for i in range(8)))
-    data, tracker = mujoco.MjData(model), ContactTracker(model)
-    for _ in range(100):
-        mujoco.mj_step(model, data)
-        tracker.sample(data)
-    best_s = math.inf
-    for _ in range(20):
-        begun = time.perf_counter()
-        tracker.restore(tracker.snapshot())
-        best_s = min(best_s, time.perf_counter() - begun)
-    assert best_s < 2e-4
 
 
 def test_mistakes_say_what_to_do():
