@@ -16,7 +16,7 @@ import tyro
 from jaxtyping import UInt8
 
 from orrery.evaluation.factory.probe import load_probes
-from orrery.evaluation.factory.scenes import CHUNK, Case, gather, play, shoot
+from orrery.evaluation.factory.scenes import CAMERAS, CHUNK, Case, gather, play, shoot
 from orrery.evaluation.verification.imaginers import ModelImaginer
 from orrery.evaluation.verification.interfaces import Film, chain
 from orrery.runtime.load import load
@@ -64,7 +64,7 @@ def acted(seed: int) -> Acted:
     states = [moment.state for moment in played.attempt.moments]
     actions = np.stack([moment.action for moment in played.attempt.moments])[: CHUNKS * CHUNK]
     renderer, ends = Renderer(played.cell.model), states[CHUNK::CHUNK]
-    given = {camera: shoot(played.cell, states[:1], camera, renderer)[0] for camera in ("front", "wrist")}
+    given = {camera: shoot(played.cell, states[:1], camera, renderer)[0] for camera in CAMERAS}
     pictures = shoot(played.cell, ends, "front", renderer)
     return Acted(given=given, actions=actions, ends=pictures, targets=targets_of(played.cell, ends))
 
@@ -122,9 +122,9 @@ class ImaginedJudge:
     """Folder of the probes."""
     checkpoint: str = "pico"
     """Who imagines."""
-    episodes: int = 240
+    episodes: int = 120
     """To train on; a sixth as many to validate."""
-    seconds: float = 420.0
+    seconds: float = 300.0
     """Of training."""
     steps: int = 2
     """Of sampling."""

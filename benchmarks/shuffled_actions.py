@@ -14,24 +14,22 @@ import torch
 import tyro
 
 from orrery.cli.train import model_of, print_row, start_of
+from orrery.evaluation.factory.scenes import CHUNK
 from orrery.runtime.save import save
 from orrery.training.fit import fit, recipe_named
 from orrery.training.optim import LearningRate
 from orrery.training.recipe import Share
-from orrery.worlds.factory.cell import CONTROL_HZ
 from orrery.worlds.factory.shards import write_shard
 from orrery.worlds.factory.stream import Record, stream
 
 FIRST = 400_000
 """Index of the first record of the training split that is used."""
-STRETCH = int(0.8 * CONTROL_HZ)
-"""Actions that stay together: a chunk of them."""
 
 
 def with_shuffled_actions(records: Sequence[Record], seed: int) -> list[Record]:
-    """The same records, whose actions are cut into stretches, shuffled among all of them and dealt out again."""
+    """The same records, whose actions are cut into stretches of a chunk, shuffled among all of them and dealt out again."""
     actions = np.concatenate([record.action for record in records])
-    stretches = np.split(actions, range(STRETCH, len(actions), STRETCH))
+    stretches = np.split(actions, range(CHUNK, len(actions), CHUNK))
     order = np.random.default_rng(seed).permutation(len(stretches))
     dealt = np.concatenate([stretches[i] for i in order])
     ends = np.cumsum([0, *(len(record.action) for record in records)])
