@@ -27,7 +27,7 @@ FIRST = 400_000
 
 
 def with_shuffled_actions(records: Sequence[Record], seed: int) -> list[Record]:
-    """The same records, whose actions are cut into stretches of a chunk, shuffled among all of them and dealt out again."""
+    """The same records, whose actions are cut into chunks, shuffled among all of them and dealt out again."""
     actions = np.concatenate([record.action for record in records])
     stretches = np.split(actions, range(CHUNK, len(actions), CHUNK))
     order = np.random.default_rng(seed).permutation(len(stretches))
