@@ -6,7 +6,7 @@ tower over the latents of a pack and returns velocities. Loading, sampling and c
 single-device code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -27,6 +27,8 @@ from orrery.packing.pack import Pack, TextPack
 from orrery.packing.segment import Kind, Segment
 from orrery.packing.stack import Stack, Track
 
+Velocity = Callable[[Latents, Tensor], Latents]
+"""Latents, one (T, P, C) a segment, and their noise levels (S,) -> the velocity of each."""
 Rope = tuple[Float[Tensor, "L 1 E"], Float[Tensor, "L 1 E"]]
 STRIDE = 4.0
 """Running sums of actions are divided by it, to be about as large as actions are."""
@@ -320,16 +322,41 @@ class MoT(nn.Module):
             raise ValueError("This model only reads and writes text: it was loaded without its generation tower.")
         if memory is None:
             memory = self.read(pack.text)
-        x = self._embed_segments(pack, sigmas)
-        rope = self._rotary(pack.positions)
-        # Samples that only read text take no part.
-        busy = [index for index, length in enumerate(pack.lengths) if length]
-        if len(busy) < len(pack.lengths):
-            memory = memory.select(busy)
-        lengths = [pack.lengths[index] for index in busy]
+        x, rope = self.enter(pack, sigmas)
+        memory, lengths = among_busy(pack, memory)
         for block, layer in zip(self._blocks(), memory.layers, strict=True):
             x = block.generate(x, rope, lengths, layer, memory.lengths)
-        return self._predict(pack, self.generation_norm(x), sigmas)
+        return self.leave(pack, x, sigmas)
+
+    def lay_out(self, pack: Pack, memory: TextMemory) -> Velocity:
+        """A pack to be asked about again and again: `forward` as `denoiser.Denoiser` offers it."""
+        return lambda latents, sigmas: self(pack.with_latents(latents), sigmas, memory).velocity
+
+    def enter(self, pack: Pack, sigmas: Float[Tensor, " S"]) -> tuple[Float[Tensor, "L D"], Rope]:
+        """What the first block of the generation tower is given: tokens, and the angles of their positions.
+
+        Tokens of generated frames get the time embedding, given ones nothing.
+        """
+        dtype = self._compute_dtype()
+        times = self._embed_time(sigmas).to(dtype)  # (S, D)
+        projected = []
+        for segment, latents, time in zip(pack.segments, pack.latents, times, strict=True):
+            x = self._project_in(segment, rearrange(self._shown(segment, latents), "t p c -> (t p) c").to(dtype))
+            noisy = repeat(~segment.given, "t -> (t p) 1", p=segment.clean.shape[1])
+            projected.append(x + noisy * time)
+        return torch.cat(projected), self._rotary(pack.positions)
+
+    def leave(self, pack: Pack, x: Float[Tensor, "L D"], sigmas: Float[Tensor, " S"]) -> Prediction:
+        """What the tokens after the last block of the generation tower say."""
+        velocity, data = [], []
+        pieces = self.generation_norm(x).split([segment.tokens for segment in pack.segments])
+        for segment, latents, piece, sigma in zip(pack.segments, pack.latents, pieces, sigmas, strict=True):
+            out = rearrange(self._project_out(segment, piece).float(), "(t p) c -> t p c", p=latents.shape[1])
+            if self.config.prediction == "data":
+                out = (latents - out) / sigma.clamp(min=self.config.sigma_floor)
+            velocity.append(torch.where(segment.active, out, 0.0))
+            data.append(latents - sigma * velocity[-1])
+        return Prediction(velocity=velocity, data=data)
 
     def forward_stack(
         self, stack: Stack, sigmas: Float[Tensor, "B S"], memory: TextMemory | None = None
@@ -381,17 +408,6 @@ class MoT(nn.Module):
             return torch.get_autocast_dtype(weight.device.type)
         return weight.dtype
 
-    def _embed_segments(self, pack: Pack, sigmas: Float[Tensor, " S"]) -> Float[Tensor, "L D"]:
-        """Project the latents; tokens of generated frames get the time embedding, given ones nothing."""
-        dtype = self._compute_dtype()
-        times = self._embed_time(sigmas).to(dtype)  # (S, D)
-        projected = []
-        for segment, latents, time in zip(pack.segments, pack.latents, times, strict=True):
-            x = self._project_in(segment, rearrange(self._shown(segment, latents), "t p c -> (t p) c").to(dtype))
-            noisy = repeat(~segment.given, "t -> (t p) 1", p=segment.clean.shape[1])
-            projected.append(x + noisy * time)
-        return torch.cat(projected)
-
     def _shown(self, segment: Segment | Track, latents: Float[Tensor, "*B T P C"]) -> Float[Tensor, "*B T P D"]:
         """Latents as the model sees them: actions with their running sums over all rows, given ones too."""
         if segment.kind != "action" or not self.config.action_sums:
@@ -436,16 +452,13 @@ class MoT(nn.Module):
             x = F.silu(F.linear(x, first.weight.float(), first.bias.float()))
             return F.linear(x, last.weight.float(), last.bias.float())
 
-    def _predict(self, pack: Pack, hidden: Float[Tensor, "L D"], sigmas: Float[Tensor, " S"]) -> Prediction:
-        velocity, data = [], []
-        pieces = hidden.split([segment.tokens for segment in pack.segments])
-        for segment, latents, x, sigma in zip(pack.segments, pack.latents, pieces, sigmas, strict=True):
-            out = rearrange(self._project_out(segment, x).float(), "(t p) c -> t p c", p=latents.shape[1])
-            if self.config.prediction == "data":
-                out = (latents - out) / sigma.clamp(min=self.config.sigma_floor)
-            velocity.append(torch.where(segment.active, out, 0.0))
-            data.append(latents - sigma * velocity[-1])
-        return Prediction(velocity=velocity, data=data)
+
+def among_busy(pack: Pack, memory: TextMemory) -> tuple[TextMemory, list[int]]:
+    """The memory of those samples that have generation tokens, and how many; those that only read text take no part."""
+    busy = [index for index, length in enumerate(pack.lengths) if length]
+    if len(busy) < len(pack.lengths):
+        memory = memory.select(busy)
+    return memory, [pack.lengths[index] for index in busy]
 
 
 # Kept: training records its calls on the device, where nothing may be copied from the CPU meanwhile.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from orrery.flow.guidance import combine, guided
 from orrery.flow.samplers import Latents, Query, Sampler, held
-from orrery.model.mot import MoT, TextMemory
+from orrery.model.denoiser import Denoiser
+from orrery.model.mot import MoT, TextMemory, Velocity
 from orrery.packing.pack import Pack, pack_samples, pack_text
 from orrery.packing.segment import Sample
 
@@ -50,8 +50,17 @@ Branch = tuple[int, bool]
 
 
 @torch.no_grad()
-def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None, watch: Watch | None = None) -> list[Latents]:
+def generate(
+    mot: MoT,
+    jobs: Sequence[Job],
+    report: Report | None = None,
+    watch: Watch | None = None,
+    denoiser: Denoiser | None = None,
+) -> list[Latents]:
     """Run all jobs to their end, packed; frames that are given come back unchanged.
+
+    Args:
+        denoiser: the same model made fast; None asks the model itself.
 
     Returns:
         The data latents of each job, one (T, P, C) for each segment.
@@ -63,7 +72,7 @@ def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None, watch:
     ]
     queries: dict[int, Query] = {index: next(sampler) for index, sampler in enumerate(samplers)}
     finished: dict[int, Latents] = {}
-    packs: dict[tuple[Branch, ...], tuple[Pack, TextMemory]] = {}
+    velocities_of: dict[tuple[Branch, ...], Velocity] = {}
     turn, turns = 0, max(job.turns for job in jobs)
     if watch is not None:
         for index, query in queries.items():
@@ -72,10 +81,11 @@ def generate(mot: MoT, jobs: Sequence[Job], report: Report | None = None, watch:
         branches = [(i, negative) for i, q in queries.items() for negative in (False, True)]
         branches = [(i, negative) for i, negative in branches if not negative or jobs[i].guided_at(queries[i].clock)]
         key = tuple(branches)
-        if key not in packs:
+        if key not in velocities_of:
             # Only the latest: jobs end, and guidance switches on and off, a few times in a run.
-            packs = {key: _lay_out(mot, jobs, key, memories)}
-        velocities = _velocities(mot, *packs[key], key, queries)
+            pack, memory = _lay_out(mot, jobs, key, memories)
+            velocities_of = {key: (mot if denoiser is None else denoiser).lay_out(pack, memory)}
+        velocities = _velocities(velocities_of[key], key, queries)
         for index in list(queries):
             velocity = velocities[index, False]
             if (index, True) in velocities:
@@ -140,13 +150,11 @@ def _lay_out(
     return pack_samples(chosen, mot.config.clock), TextMemory.join([memories[_key(sample)] for sample in chosen])
 
 
-def _velocities(
-    mot: MoT, pack: Pack, memory: TextMemory, branches: Sequence[Branch], queries: dict[int, Query]
-) -> dict[Branch, Latents]:
+def _velocities(velocity: Velocity, branches: Sequence[Branch], queries: dict[int, Query]) -> dict[Branch, Latents]:
     """One forward pass over every branch that is asked about."""
-    latents = [x for index, _ in branches for x in queries[index].latents]
-    sigmas: Float[Tensor, " S"] = torch.tensor(
-        [queries[index].clock for index, _ in branches for _ in queries[index].latents], device=latents[0].device
-    )
-    velocity = mot(pack.with_latents(latents), sigmas, memory).velocity
-    return {branch: velocity[pack.of(position)] for position, branch in enumerate(branches)}
+    asked = [queries[index] for index, _ in branches]
+    latents = [x for query in asked for x in query.latents]
+    # Filled on the device: a copy from the CPU would wait for all that the device has still to do.
+    levels: list[Tensor] = [latents[0].new_full((len(query.latents),), query.clock) for query in asked]
+    found = iter(velocity(latents, torch.cat(levels)))
+    return {branch: [next(found) for _ in query.latents] for branch, query in zip(branches, asked, strict=True)}

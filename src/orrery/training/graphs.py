@@ -4,18 +4,18 @@ A stack takes about a thousand small kernels; launching them one by one takes se
 numbers are those of the same calls without recording.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from orrery.packing.apart import put_together, taken_apart
 from orrery.training.loss import Losses
 from orrery.training.stacks import Asking, Flowing
 
-T = TypeVar("T")
 WARM_UP = 2
 """Calls before one is recorded: what is compiled or set up on the first one cannot be recorded."""
 
@@ -86,34 +86,3 @@ class Graphs:
             [gradient for gradient in own if gradient is not None], [new for new in found if new is not None]
         )
         return {name: part.detach() for name, part in losses.parts.items()}
-
-
-def taken_apart(value: Any, tensors: list[Tensor]) -> Any:
-    """Everything about a value but the numbers in its tensors, hashable; the tensors are appended in order."""
-    if isinstance(value, Tensor):
-        tensors.append(value)
-        return ("tensor", tuple(value.shape), value.dtype)
-    if is_dataclass(value) and not isinstance(value, type):
-        return (
-            type(value).__name__,
-            tuple(taken_apart(getattr(value, field.name), tensors) for field in fields(value)),
-        )
-    if isinstance(value, tuple):
-        return tuple(taken_apart(item, tensors) for item in value)
-    return value
-
-
-def put_together(value: T, tensors: Iterator[Tensor]) -> T:
-    """The same value with other tensors, in the order of `taken_apart`."""
-
-    def rebuilt(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return next(tensors)
-        if is_dataclass(value) and not isinstance(value, type):
-            return type(value)(**{field.name: rebuilt(getattr(value, field.name)) for field in fields(value)})
-        if isinstance(value, tuple):
-            return tuple(rebuilt(item) for item in value)
-        return value
-
-    found: T = rebuilt(value)
-    return found

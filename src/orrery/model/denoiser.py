@@ -1,0 +1,289 @@
+"""The generation tower made ready for sampling: the numbers of `MoT.forward` up to rounding, as fast as the device can.
+
+Projections that read the same tokens are joined into one matrix, what looks at each token alone is compiled, attention
+takes the fastest kernel for its shape, and the forward pass over a small layout is recorded once as a CUDA graph. The
+text comes in as the keys and values that `MoT.read` found.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from orrery.flow.samplers import Latents
+from orrery.model.attention import rotate
+from orrery.model.attention_kernels import Kernel, exact
+from orrery.model.config import MoTConfig
+from orrery.model.matrix import Linears, Matrix, matrix, multiply
+from orrery.model.mot import Block, MoT, RMSNorm, TextMemory, Velocity, among_busy
+from orrery.packing.apart import put_together, taken_apart
+from orrery.packing.pack import Pack
+
+GRAPH_TOKENS = 16384
+"""Up to this many tokens a pass is recorded; above, launching takes no time beside the work, and memory is dear."""
+GRAPHS_KEPT = 8
+WARM_UP = 2
+"""Calls before one is recorded: what is compiled or set up on the first one cannot be recorded."""
+
+
+class Layer(NamedTuple):
+    """One block of the generation tower, joined."""
+
+    attention_norm: Tensor
+    qkv: Matrix
+    q_norm: Tensor
+    k_norm: Tensor
+    out: Matrix
+    mlp_norm: Tensor
+    up: Matrix
+    """With a gate its rows come first."""
+    down: Matrix
+
+
+class Shape(NamedTuple):
+    """What the compiled functions need to know of a configuration."""
+
+    heads: int
+    kv_heads: int
+    head_width: int
+    gated: bool
+    eps: float
+    scales_in_float32: bool
+
+
+TextOfLayer = tuple[Float[Tensor, "L K E"], Float[Tensor, "L K E"]]
+"""Keys and values of all samples' text, end to end."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """Samples as they stand in one pass, and their text."""
+
+    pack: Pack
+    text: tuple[TextOfLayer, ...]
+    lengths: tuple[int, ...]
+    text_lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recorded:
+    """One shape's graph and the memory that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Sequence[Tensor]
+    velocity: Latents
+
+
+class Denoiser:
+    """A model made fast. It shares the weights of the model, whose matrices become parts of the joined ones."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        mot: MoT,
+        *,
+        linears: Linears = "exact",
+        kernel: Kernel = exact,
+        compiled: bool = True,
+        recorded: bool = True,
+    ) -> None:
+        """Join the matrices.
+
+        Args:
+            linears: arithmetic of the projections.
+            kernel: what attention runs on.
+            compiled: whether what looks at each token alone is compiled.
+            recorded: whether small layouts become CUDA graphs, on a GPU.
+
+        Raises:
+            ValueError: the model has no generation tower.
+        """
+        if not mot.config.generates:
+            raise ValueError("This model only reads and writes text: it was loaded without its generation tower.")
+        self.mot, self.kernel, self.recorded = mot, kernel, recorded
+        self._layers = [joined(cast(Block, block), linears) for block in mot.blocks]
+        self._shape = shape_of(mot.config)
+        self._before = torch.compile(before_attention, dynamic=True) if compiled else before_attention
+        self._after = torch.compile(after_attention, dynamic=True) if compiled else after_attention
+        self._graphs: OrderedDict[Any, Recorded] = OrderedDict()
+        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+
+    def lay_out(self, pack: Pack, memory: TextMemory) -> Velocity:
+        """A pack made ready to be asked about again and again.
+
+        Args:
+            pack: as `MoT.forward`; its latents are of no account.
+            memory: what `MoT.read` returned for `pack.text`.
+
+        Returns:
+            The velocity under it. What a call returns stays as it is when the next one is made.
+        """
+        memory, lengths = among_busy(pack, memory)
+        layout = Layout(
+            pack=pack,
+            text=tuple((layer.keys_for_generation, layer.values) for layer in memory.layers),
+            lengths=tuple(lengths),
+            text_lengths=memory.lengths,
+        )
+        if self.recorded and pack.positions.is_cuda and sum(lengths) <= GRAPH_TOKENS:
+            return self._replayed(layout)
+
+        def velocity(latents: Latents, sigmas: Tensor) -> Latents:
+            return self._work(layout, latents, sigmas)
+
+        return velocity
+
+    @torch.no_grad()
+    def _work(self, layout: Layout, latents: Latents, sigmas: Tensor) -> Latents:
+        pack = layout.pack.with_latents(latents)
+        x, (cos, sin) = self.mot.enter(pack, sigmas)
+        for layer, (text_keys, text_values) in zip(self._layers, layout.text, strict=True):
+            q, k, v = self._before(x, cos, sin, layer, self._shape)
+            attended = self._attend(q, k, v, text_keys, text_values, layout)
+            x = self._after(x, attended, layer, self._shape)
+        return self.mot.leave(pack, x, sigmas).velocity
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, text_keys: Tensor, text_values: Tensor, layout: Layout
+    ) -> Float[Tensor, "L Q"]:
+        """Each sample's queries over its text and its own latents."""
+        texts, owns = layout.text_lengths, layout.lengths
+        if len(set(texts)) == len(set(owns)) == 1:
+            q, k, v, text_keys, text_values = (
+                rearrange(x, "(b l) n e -> b l n e", b=len(owns)) for x in (q, k, v, text_keys, text_values)
+            )
+            found = self.kernel(q, torch.cat([text_keys, k], dim=1), torch.cat([text_values, v], dim=1))
+            return rearrange(found, "b l n e -> (b l) (n e)")
+        pieces = zip(
+            q.split(owns), k.split(owns), v.split(owns), text_keys.split(texts), text_values.split(texts), strict=True
+        )
+        attended = [
+            self.kernel(q[None], torch.cat([text_k, k])[None], torch.cat([text_v, v])[None])[0]
+            for q, k, v, text_k, text_v in pieces
+        ]
+        return rearrange(torch.cat(attended), "l n e -> l (n e)")
+
+    def _replayed(self, layout: Layout) -> Velocity:
+        """The same as a recorded graph; what was recorded for the same shape before serves again."""
+        pack = layout.pack
+        sigmas = torch.zeros(len(pack.segments), device=pack.positions.device)
+        tensors: list[Tensor] = []
+        key = taken_apart((layout, sigmas), tensors)
+        if key not in self._graphs:
+            self._graphs[key] = self._record((layout, sigmas), tensors)
+        self._graphs.move_to_end(key)
+        while len(self._graphs) > GRAPHS_KEPT:
+            self._graphs.popitem(last=False)
+        known = self._graphs[key]
+        torch._foreach_copy_(list(known.inputs), tensors)
+        # As `taken_apart` finds them: latents are the pack's last tensors, and sigmas the last of all.
+        places = {id(tensor): place for place, tensor in zip(known.inputs, tensors, strict=True)}
+        mine = [places[id(x)] for x in pack.latents]
+        level = places[id(sigmas)]
+
+        def velocity(latents: Latents, sigmas: Tensor) -> Latents:
+            torch._foreach_copy_(mine, latents)
+            level.copy_(sigmas)
+            known.graph.replay()
+            return [x.clone() for x in known.velocity]
+
+        return velocity
+
+    def _record(self, asked: tuple[Layout, Tensor], tensors: Sequence[Tensor]) -> Recorded:
+        inputs = [tensor.clone() for tensor in tensors]
+
+        def work() -> Latents:
+            # Put together anew each time: segments keep what they have worked out, and it has to be in the recording.
+            layout, sigmas = put_together(asked, iter(inputs))
+            return self._work(layout, layout.pack.latents, sigmas)
+
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                work()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            velocity = work()
+        return Recorded(graph=graph, inputs=inputs, velocity=velocity)
+
+
+def joined(block: Block, linears: Linears) -> Layer:
+    """The generation tower of a block with matrices that read the same tokens made one.
+
+    The block's own matrices become parts of the joined ones, so that nothing is held twice.
+    """
+    tower = block.generation
+    assert tower is not None, "Denoiser refuses a reasoner"
+    ups = [tower.mlp.up] if tower.mlp.gate is None else [tower.mlp.gate, tower.mlp.up]
+    return Layer(
+        attention_norm=tower.attention_norm.weight,
+        qkv=matrix(_join([tower.q, tower.k, tower.v]), linears),
+        q_norm=cast(RMSNorm, tower.q_norm).weight,
+        k_norm=cast(RMSNorm, tower.k_norm).weight,
+        out=matrix(tower.out.weight, linears),
+        mlp_norm=tower.mlp_norm.weight,
+        up=matrix(_join(ups), linears),
+        down=matrix(tower.mlp.down.weight, linears),
+    )
+
+
+def _join(parts: Sequence[nn.Linear]) -> Tensor:
+    whole = torch.cat([part.weight.detach() for part in parts])
+    for part, piece in zip(parts, whole.split([len(part.weight) for part in parts]), strict=True):
+        part.weight.data = piece
+    return whole
+
+
+# The two functions below look at each token alone, so that they are compiled once for any number of tokens and for all
+# layers. Attention, between them, calls its kernels as they are.
+def before_attention(
+    x: Float[Tensor, "L D"], cos: Float[Tensor, "L 1 E"], sin: Float[Tensor, "L 1 E"], layer: Layer, shape: Shape
+) -> tuple[Float[Tensor, "L N E"], Float[Tensor, "L K E"], Float[Tensor, "L K E"]]:
+    """Queries, keys and values, normalised and turned."""
+    projected = multiply(_normed(x, layer.attention_norm, shape), layer.qkv)
+    widths = [n * shape.head_width for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
+    q, k, v = (y.unflatten(-1, (-1, shape.head_width)) for y in projected.split(widths, dim=-1))
+    q, k = _normed(q, layer.q_norm, shape), _normed(k, layer.k_norm, shape)
+    return rotate(q, (cos, sin)), rotate(k, (cos, sin)), v
+
+
+def after_attention(
+    x: Float[Tensor, "L D"], attended: Float[Tensor, "L Q"], layer: Layer, shape: Shape
+) -> Float[Tensor, "L D"]:
+    """Add what attention found, then the MLP."""
+    x = x + multiply(attended, layer.out)
+    y = multiply(_normed(x, layer.mlp_norm, shape), layer.up)
+    if shape.gated:
+        gate, y = y.chunk(2, dim=-1)
+        y = F.silu(gate) * y
+    else:
+        y = F.relu(y).square()
+    return x + multiply(y, layer.down)
+
+
+def _normed(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+    """As `mot.RMSNorm`."""
+    normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + shape.eps)
+    if shape.scales_in_float32:
+        return (normed * weight.float()).to(x.dtype)
+    return normed.to(x.dtype) * weight.to(x.dtype)
+
+
+def shape_of(config: MoTConfig) -> Shape:
+    """What the compiled functions need to know of a configuration."""
+    return Shape(
+        config.heads,
+        config.kv_heads,
+        config.head_width,
+        config.activation == "swiglu",
+        config.norm_eps,
+        config.norm_scales_in_float32,
+    )
