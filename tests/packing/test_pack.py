@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from makers.samples import action, mixed, sound, tokens, vision
 
 from orrery.model.config import TINY
+from orrery.packing.apart import taken_apart
 from orrery.packing.pack import pack_samples
 from orrery.packing.patches import patchify, unpatchify, valid_values
 from orrery.packing.positions import Clock
@@ -88,6 +89,17 @@ def test_a_pack_is_its_samples_end_to_end():
     for index, sample in enumerate(samples):
         assert pack.segments[pack.of(index)] == sample.segments
     assert sum(pack.lengths) == pack.positions.shape[1]
+
+
+def test_some_samples_of_a_pack_are_the_pack_of_some_samples():
+    samples = [replace(sample, visual=sample.token_ids % 2 == index % 2) for index, sample in enumerate(mixed(TINY))]
+    samples[3] = replace(samples[3], segments=())  # it only reads
+    chosen = [6, 3, 0, 7, 2]
+    found = pack_samples(samples, TINY.clock).select(chosen)
+    expected = pack_samples([samples[index] for index in chosen], TINY.clock)
+    tensors: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    assert taken_apart(found, tensors[0]) == taken_apart(expected, tensors[1])
+    assert all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 
 def test_noise_keeps_what_is_given_and_what_does_not_exist():

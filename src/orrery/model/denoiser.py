@@ -6,8 +6,9 @@ text comes in as the keys and values that `MoT.read` found.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -21,7 +22,7 @@ from orrery.model.attention import rotate
 from orrery.model.attention_kernels import Kernel, exact
 from orrery.model.config import MoTConfig
 from orrery.model.matrix import Linears, Matrix, matrix, multiply
-from orrery.model.mot import Block, MoT, RMSNorm, TextMemory, Velocity, among_busy
+from orrery.model.mot import Block, MoT, RMSNorm, Rope, TextMemory, Velocity, among_busy
 from orrery.packing.apart import put_together, taken_apart
 from orrery.packing.pack import Pack
 
@@ -59,6 +60,8 @@ class Shape(NamedTuple):
 
 TextOfLayer = tuple[Float[Tensor, "L K E"], Float[Tensor, "L K E"]]
 """Keys and values of all samples' text, end to end."""
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values of a layer's latents, keys and values of its text -> what the queries found (L, Q)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,14 +127,8 @@ class Denoiser:
         Returns:
             The velocity under it. What a call returns stays as it is when the next one is made.
         """
-        memory, lengths = among_busy(pack, memory)
-        layout = Layout(
-            pack=pack,
-            text=tuple((layer.keys_for_generation, layer.values) for layer in memory.layers),
-            lengths=tuple(lengths),
-            text_lengths=memory.lengths,
-        )
-        if self.recorded and pack.positions.is_cuda and sum(lengths) <= GRAPH_TOKENS:
+        layout = layout_of(pack, memory)
+        if self.recorded and pack.positions.is_cuda and sum(layout.lengths) <= GRAPH_TOKENS:
             return self._replayed(layout)
 
         def velocity(latents: Latents, sigmas: Tensor) -> Latents:
@@ -142,15 +139,19 @@ class Denoiser:
     @torch.no_grad()
     def _work(self, layout: Layout, latents: Latents, sigmas: Tensor) -> Latents:
         pack = layout.pack.with_latents(latents)
-        x, (cos, sin) = self.mot.enter(pack, sigmas)
-        for layer, (text_keys, text_values) in zip(self._layers, layout.text, strict=True):
-            q, k, v = self._before(x, cos, sin, layer, self._shape)
-            attended = self._attend(q, k, v, text_keys, text_values, layout)
-            x = self._after(x, attended, layer, self._shape)
+        x, rope = self.mot.enter(pack, sigmas)
+        x = self.through(x, rope, layout, partial(self.attend, layout))
         return self.mot.leave(pack, x, sigmas).velocity
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, text_keys: Tensor, text_values: Tensor, layout: Layout
+    def through(self, x: Float[Tensor, "L D"], rope: Rope, layout: Layout, attend: Attend) -> Float[Tensor, "L D"]:
+        """Tokens, all or some of them, through all layers; `attend` alone looks at several at a time."""
+        for layer, (text_keys, text_values) in zip(self._layers, layout.text, strict=True):
+            q, k, v = self._before(x, *rope, layer, self._shape)
+            x = self._after(x, attend(q, k, v, text_keys, text_values), layer, self._shape)
+        return x
+
+    def attend(
+        self, layout: Layout, q: Tensor, k: Tensor, v: Tensor, text_keys: Tensor, text_values: Tensor
     ) -> Float[Tensor, "L Q"]:
         """Each sample's queries over its text and its own latents."""
         texts, owns = layout.text_lengths, layout.lengths
@@ -213,6 +214,17 @@ class Denoiser:
         with torch.cuda.graph(graph, pool=self._pool):
             velocity = work()
         return Recorded(graph=graph, inputs=inputs, velocity=velocity)
+
+
+def layout_of(pack: Pack, memory: TextMemory) -> Layout:
+    """A pack with the text of those of its samples that have generation tokens."""
+    memory, lengths = among_busy(pack, memory)
+    return Layout(
+        pack=pack,
+        text=tuple((layer.keys_for_generation, layer.values) for layer in memory.layers),
+        lengths=tuple(lengths),
+        text_lengths=memory.lengths,
+    )
 
 
 def joined(block: Block, linears: Linears) -> Layer:

@@ -9,9 +9,8 @@ single-device code.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 from math import log
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ from orrery.flow.samplers import Latents
 from orrery.model.attention import attend, rotary, rotate
 from orrery.model.config import MoTConfig
 from orrery.model.vision import VisionFeatures
-from orrery.packing.pack import Pack, TextPack
+from orrery.packing.pack import Pack, TextPack, spans_of
 from orrery.packing.segment import Kind, Segment
 from orrery.packing.stack import Stack, Track
 
@@ -54,8 +53,7 @@ class TextMemory:
 
     def select(self, samples: Sequence[int]) -> "TextMemory":
         """The memory of some of the samples, in the order asked for; one may be asked for twice."""
-        ends = [0, *accumulate(self.lengths)]
-        spans = [slice(ends[i], ends[i + 1]) for i in samples]
+        spans = spans_of(self.lengths, samples)
         return TextMemory.join([self._slice(span, self.lengths[i]) for span, i in zip(spans, samples, strict=True)])
 
     def _slice(self, span: slice, length: int) -> "TextMemory":
@@ -87,6 +85,20 @@ class TextMemory:
             hidden=torch.cat([memory.hidden for memory in memories]),
             lengths=tuple(length for memory in memories for length in memory.lengths),
         )
+
+
+@runtime_checkable
+class LaysOut(Protocol):
+    """What sampling asks for velocities: `MoT` as it is, or made fast, or over several devices."""
+
+    def lay_out(self, pack: Pack, memory: TextMemory) -> Velocity:
+        """A pack made ready to be asked about again and again.
+
+        Args:
+            pack: its latents are of no account.
+            memory: what `MoT.read` returned for `pack.text`.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

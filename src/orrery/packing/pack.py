@@ -6,6 +6,7 @@ segments within one, is the order they were given in.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import ceil
 
 import torch
@@ -26,6 +27,19 @@ class TextPack:
     visual: Int[Tensor, " M"]
     """Where the tokens stand whose embedding a vision encoder supplies."""
     lengths: tuple[int, ...]
+
+    def select(self, samples: Sequence[int]) -> "TextPack":
+        """The text of some of the samples, in the order asked for."""
+        spans, visual, end = spans_of(self.lengths, samples), [], 0
+        for span in spans:
+            visual.append(self.visual[(self.visual >= span.start) & (self.visual < span.stop)] - span.start + end)
+            end += span.stop - span.start
+        return TextPack(
+            token_ids=torch.cat([self.token_ids[span] for span in spans]),
+            positions=torch.cat([self.positions[:, span] for span in spans], dim=1),
+            visual=torch.cat(visual),
+            lengths=tuple(self.lengths[sample] for sample in samples),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +64,24 @@ class Pack:
         """Where the segments of a sample stand among `segments`."""
         first = self.owners.index(sample) if sample in self.owners else 0
         return slice(first, first + self.owners.count(sample))
+
+    def select(self, samples: Sequence[int]) -> "Pack":
+        """Some of the samples, in the order asked for."""
+        places = [self.of(sample) for sample in samples]
+        return Pack(
+            text=self.text.select(samples),
+            segments=tuple(segment for place in places for segment in self.segments[place]),
+            owners=tuple(index for index, place in enumerate(places) for _ in self.segments[place]),
+            positions=torch.cat([self.positions[:, span] for span in spans_of(self.lengths, samples)], dim=1),
+            lengths=tuple(self.lengths[sample] for sample in samples),
+            latents=[latents for place in places for latents in self.latents[place]],
+        )
+
+
+def spans_of(lengths: Sequence[int], samples: Sequence[int]) -> list[slice]:
+    """Where some of the samples stand among all of them laid end to end."""
+    ends = [0, *accumulate(lengths)]
+    return [slice(ends[sample], ends[sample + 1]) for sample in samples]
 
 
 def pack_text(samples: Sequence[Sample]) -> TextPack:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from orrery.flow.guidance import combine, guided
 from orrery.flow.samplers import Latents, Query, Sampler, held
-from orrery.model.denoiser import Denoiser
-from orrery.model.mot import MoT, TextMemory, Velocity
+from orrery.model.mot import LaysOut, MoT, TextMemory, Velocity
 from orrery.packing.pack import Pack, pack_samples, pack_text
 from orrery.packing.segment import Sample
 
@@ -55,12 +54,13 @@ def generate(
     jobs: Sequence[Job],
     report: Report | None = None,
     watch: Watch | None = None,
-    denoiser: Denoiser | None = None,
+    denoiser: LaysOut | None = None,
 ) -> list[Latents]:
     """Run all jobs to their end, packed; frames that are given come back unchanged.
 
     Args:
-        denoiser: the same model made fast; None asks the model itself.
+        denoiser: the same model made fast (`model.denoiser`, over several GPUs `runtime.several`); None asks the model
+            itself.
 
     Returns:
         The data latents of each job, one (T, P, C) for each segment.
