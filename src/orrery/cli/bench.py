@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from orrery.errors import SettingsError
+from orrery.runtime.speed import Name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,9 @@ class Bench:
     """Where to compute: cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
     """Number format of the network: float32, bfloat16 or float16."""
+    speed: Name | None = None
+    """How to sample: plain; fast, which is exact to rounding; fp8 or 8bit, which are approximate. Left out, it is fast
+    on a GPU in bfloat16 and plain elsewhere."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out."""
     repeats: int = 5
@@ -38,7 +42,7 @@ class Bench:
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        found = bench(self.checkpoint, device=self.device, dtype=self.dtype, repeats=self.repeats)
+        found = bench(self.checkpoint, device=self.device, dtype=self.dtype, speed=self.speed, repeats=self.repeats)
         print(found.to_text())
         if self.out is not None:
             write_atomic(self.out, dump_json(found.to_json()))

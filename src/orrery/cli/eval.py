@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from orrery.errors import SettingsError
+from orrery.runtime.speed import Name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ class Eval:
     """Where to compute: cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
     """Number format of the network: float32, bfloat16 or float16."""
+    speed: Name | None = None
+    """How to sample: plain; fast, which is exact to rounding; fp8 or 8bit, which are approximate. Left out, it is fast
+    on a GPU in bfloat16 and plain elsewhere."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out."""
     workers: int = 1
@@ -71,10 +75,10 @@ class Eval:
         size = SIZES[self.size]
         if self.trials is not None:
             size = replace(size, trials=self.trials, unseen_trials=-(-self.trials // 2), steps=None)
-        model = load(self.checkpoint, device=self.device, dtype=self.dtype)
+        model = load(self.checkpoint, device=self.device, dtype=self.dtype, speed=self.speed)
         policy_only = None
         if self.policy_only is not None:
-            policy_only = load(self.policy_only, device=self.device, dtype=self.dtype)
+            policy_only = load(self.policy_only, device=self.device, dtype=self.dtype, speed=self.speed)
         try:
             reader = load_probes(self.probes, device=self.device)
         except CheckpointError:
@@ -115,6 +119,8 @@ class Eval:
         ]
         words += ["--out", str(self.out), "--execute", str(self.execute), "--policy-task", self.policy_task]
         words += ["--device", self.device, "--dtype", self.dtype]
+        if self.speed is not None:
+            words += ["--speed", self.speed]
         if self.trials is not None:
             words += ["--trials", str(self.trials)]
         if self.policy_only is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from orrery.errors import SettingsError
+from orrery.runtime.speed import Name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class Reproduce:
     """Where to compute; as then if left out."""
     dtype: str | None = None
     """Number format of the network; as then if left out."""
+    speed: Name | None = None
+    """How to sample; as then if left out."""
     threads: int | None = None
     """CPU threads; as many as then if left out."""
     out: Path | None = None
@@ -40,7 +43,14 @@ class Reproduce:
         from orrery.weights.documents import dump_json
 
         manifest = read_manifest(self.record)
-        found = reproduce(manifest, model=self.model, device=self.device, dtype=self.dtype, threads=self.threads)
+        found = reproduce(
+            manifest,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            threads=self.threads,
+            speed=self.speed,
+        )
         if self.out is not None:
             write_atomic(self.out, dump_json(found.to_json()))
         print(found.to_text())

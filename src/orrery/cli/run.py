@@ -9,6 +9,7 @@ import tyro
 
 from orrery.cli.progress import progress
 from orrery.errors import SettingsError
+from orrery.runtime.speed import Name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,9 @@ class Run:
     """Where to compute: cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
     """Number format of the network: float32, bfloat16 or float16."""
+    speed: Name | None = None
+    """How to sample: plain; fast, which is exact to rounding; fp8 or 8bit, which are approximate. Left out, it is fast
+    on a GPU in bfloat16 and plain elsewhere."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out. The same number gives the same bytes."""
     family: str | None = None
@@ -55,8 +59,16 @@ class Run:
             torch.set_num_threads(self.threads)
         with progress("Loading") as tell:
             model = load(
-                self.model, device=self.device, dtype=self.dtype, family=self.family, verify=self.verify, report=tell
+                self.model,
+                device=self.device,
+                dtype=self.dtype,
+                family=self.family,
+                verify=self.verify,
+                report=tell,
+                speed=self.speed,
             )
+        if model.price is not None:
+            print(f"Speed {self.speed}: velocities are off by {model.price.to_text()} of their size.", file=sys.stderr)
         with progress("Sampling") as tell:
             alone = not isinstance(requests, list)
             made = run(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from orrery.errors import SettingsError
+from orrery.runtime.speed import Name
 from orrery.tasks.checks import nearest, shown
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Verify:
     """Where to compute: cpu, cuda, cuda:1, ..."""
     dtype: str = "float32"
     """Number format of the network: float32, bfloat16 or float16."""
+    speed: Name | None = None
+    """How to sample: plain; fast, which is exact to rounding; fp8 or 8bit, which are approximate. Left out, it is fast
+    on a GPU in bfloat16 and plain elsewhere."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out."""
     seed: int = 0
@@ -77,7 +81,7 @@ class Verify:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         began = time.monotonic()
-        model = load(self.checkpoint, device=self.device, dtype=self.dtype)
+        model = load(self.checkpoint, device=self.device, dtype=self.dtype, speed=self.speed)
         check_model(model)
         world = FactoryWorld(reader=load_probes(self.probes, device=self.device))
         batch = 8 if self.device == "cpu" else 64
@@ -86,7 +90,9 @@ class Verify:
         )
         actors: list[Actor] = []
         for source in (self.checkpoint, *self.policies):
-            other = model if source == self.checkpoint else load(source, device=self.device, dtype=self.dtype)
+            other = model
+            if source != self.checkpoint:
+                other = load(source, device=self.device, dtype=self.dtype, speed=self.speed)
             check_model(other)
             if can(other, "policy_no_video"):
                 own = ModelPolicy(model=other, embodiment=EMBODIMENT, name=f"policy of {source}", batch=batch)
@@ -120,7 +126,12 @@ class Verify:
         """What makes the report again; the rungs are added to it."""
         words = ["orrery", "verify", self.checkpoint, "--world", self.world, "--size", self.size]
         words += ["--seed", str(self.seed), "--out", str(self.out), "--device", self.device, "--dtype", self.dtype]
-        for name, value in (("--thresholds", self.thresholds), ("--probes", self.probes), ("--threads", self.threads)):
+        for name, value in (
+            ("--thresholds", self.thresholds),
+            ("--probes", self.probes),
+            ("--threads", self.threads),
+            ("--speed", self.speed),
+        ):
             if value is not None:
                 words += [name, str(value)]
         if self.policies:

@@ -20,9 +20,10 @@ import torch
 
 from orrery.errors import SettingsError
 from orrery.runtime.load import load
-from orrery.runtime.model import Model
+from orrery.runtime.model import Model, Price
 from orrery.runtime.result import RANDOM_WEIGHTS
 from orrery.runtime.run import run
+from orrery.runtime.speed import Speed
 from orrery.tasks.contract import ActionContract
 from orrery.tasks.fit import abilities
 from orrery.tasks.request import Request
@@ -57,6 +58,9 @@ class Bench:
     """Weight file -> sha256."""
     parameters: int
     machine: Mapping[str, Any]
+    speed: Speed
+    price: Price | None
+    """None where the speed is exact to rounding."""
     seconds: Mapping[str, Timing]
     left_out: Mapping[str, str] = field(default_factory=dict)
     """What was not measured, and why."""
@@ -71,6 +75,9 @@ class Bench:
         """A table for people."""
         width = max(map(len, ["peak memory", *self.seconds, *self.left_out])) + 2
         lines = [f"{self.checkpoint}: {self.parameters:,} parameters", *_machine_lines(self.machine)]
+        lines.append(f"speed: {self.speed.to_text()}")
+        if self.price is not None:
+            lines.append(f"velocities are off by {self.price.to_text()} of their size")
         if self.weights_trained is False:
             lines.append(RANDOM_WEIGHTS)
         lines.append(f"{'seconds':{width}}{'median':>9}{'least':>9}{'most':>9}{'first':>9}  calls")
@@ -86,13 +93,14 @@ def bench(
     *,
     device: str = "cpu",
     dtype: str = "float32",
+    speed: Speed | str | None = None,
     repeats: int = 5,
     only: str | None = None,
 ) -> Bench:
     """Measure a checkpoint with as many threads as torch has been given.
 
     Args:
-        checkpoint: as `runtime.load`.
+        checkpoint, speed: as `runtime.load`.
         repeats: calls of each kind after the first.
         only: the one row that is measured; all when None.
 
@@ -104,8 +112,8 @@ def bench(
         raise SettingsError(f"repeats must be from 1 to 1000, got {repeats}. 5 give a median.")
     seconds = {}
     if only in (None, "load"):
-        seconds["load"] = timed(lambda: load(checkpoint, device=device, dtype=dtype), repeats)
-    model = load(checkpoint, device=device, dtype=dtype)
+        seconds["load"] = timed(lambda: load(checkpoint, device=device, dtype=dtype, speed=speed), repeats)
+    model = load(checkpoint, device=device, dtype=dtype, speed=speed)
     left_out: dict[str, str] = {}
     for name, request in calls(model).items():
         if only not in (None, name):
@@ -121,6 +129,8 @@ def bench(
         weights=dict(model.origin.weights),
         parameters=sum(parameter.numel() for parameter in model.mot.parameters()),
         machine=machine(model.device),
+        speed=model.speed,
+        price=model.price,
         seconds=seconds,
         left_out=left_out,
         # Linux counts in KiB, macOS in bytes.

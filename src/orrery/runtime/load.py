@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from orrery.errors import CheckpointError
+from orrery.errors import CheckpointError, SettingsError
 from orrery.model.config import MoTConfig
 from orrery.model.mot import MoT
 from orrery.model.vision import EdgeVision, QwenVision, vision_encoder
@@ -16,7 +16,9 @@ from orrery.model.vision_config import VisionEncoderConfig
 from orrery.runtime.generate import Report
 from orrery.runtime.model import Model, Origin
 from orrery.runtime.outline import Outline, Parts, outline
+from orrery.runtime.price import made_fast
 from orrery.runtime.selftest import check_numbers
+from orrery.runtime.speed import Speed, default_speed, speed_named
 from orrery.tasks.defaults import FAMILIES
 from orrery.tokenizers.codecs import sound_from_config, vision_from_config
 from orrery.weights.folder import sha256_of_file
@@ -37,6 +39,7 @@ def load(
     family: str | None = None,
     verify: bool = True,
     report: Report | None = None,
+    speed: Speed | str | None = None,
 ) -> Model:
     """Open a checkpoint for `orrery.run`.
 
@@ -49,8 +52,11 @@ def load(
         family: whose defaults apply; found from the checkpoint when None.
         verify: False skips the hashes of our own layout, for huge local files.
         report: told the bytes hashed or read and how many there are; hashing comes first, then reading.
+        speed: "plain", "fast", "fp8", "8bit" or a `Speed`. None: "fast" on a GPU in bfloat16, "plain" elsewhere. What
+            an approximate speed costs is measured here, and stands in `Model.price`.
 
     Raises:
+        SettingsError: a speed that the model, the device or this version does not have, or that costs too much.
         CheckpointError: anything missing, extra, misshapen, not finite or of another hash, by name; or a device or
             number format that computes wrong numbers.
     """
@@ -58,6 +64,9 @@ def load(
     place, number = device_named(device), dtype_named(dtype)
     if family is not None and family not in FAMILIES:
         raise CheckpointError(f"There is no model family {family!r}. Known: {', '.join(FAMILIES)}.")
+    asked = speed_named(speed) if isinstance(speed, str) else speed
+    if parts == "reasoner" and asked is not None and asked.denoiser != "plain":
+        raise SettingsError("A reasoner has no generation tower to make fast. Leave speed out, or load all parts.")
     check_numbers(place, number)
     plan = outline(path, parts=parts, verify=verify, report=report)
     mot, stored = empty_mot(plan.mot), plan.mot_stored
@@ -83,7 +92,7 @@ def load(
             eight_bit=plan.eyes_stored.storage == "int8",
         )
     vision, sound = plan.vision_codec, plan.sound_codec
-    return Model(
+    model = Model(
         mot=mot.eval(),
         text=plan.text,
         vision=None if vision is None else vision_from_config(vision, plan.path, place, number),
@@ -102,6 +111,9 @@ def load(
         ),
         tasks=plan.tasks,
     )
+    if asked is None:
+        asked = default_speed(place.type, dtype) if plan.mot.generates else Speed()
+    return made_fast(model, asked)
 
 
 class _Unfilled(TorchFunctionMode):

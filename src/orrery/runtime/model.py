@@ -1,16 +1,18 @@
 """A loaded checkpoint: the network with everything that stands between it and media, and what it may be asked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from orrery.errors import ContractError, TaskError
+from orrery.model.denoiser import Denoiser
 from orrery.model.mot import MoT
 from orrery.model.vision import EdgeVision, QwenVision
 from orrery.model.vision_config import VisionEncoderConfig
 from orrery.runtime.outline import capabilities
+from orrery.runtime.speed import Speed
 from orrery.tasks.contract import ActionContract
 from orrery.tasks.fit import Capability
 from orrery.tokenizers.codecs import SoundCodec, VisionCodec
@@ -33,6 +35,19 @@ class Origin:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What an approximate speed costs, as `runtime.price` measures it."""
+
+    errors: Mapping[str, float]
+    """Kind of segment -> root mean square error of its velocities, as a share of their root mean square, at the noise
+    level where it is largest."""
+
+    def to_text(self) -> str:
+        """In words."""
+        return ", ".join(f"{error:.1%} ({kind})" for kind, error in self.errors.items())
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
     """What `orrery.load` returns."""
@@ -49,6 +64,11 @@ class Model:
     origin: Origin
     tasks: tuple[str, ...] | None = None
     """What it was trained for; anything else is refused. None where a checkpoint does not say."""
+    speed: Speed = field(default_factory=Speed)
+    denoiser: Denoiser | None = None
+    """The network made fast; None asks the network itself. `runtime.price.made_fast` makes it."""
+    price: Price | None = None
+    """What an approximate speed costs; None where it is exact to rounding."""
 
     @property
     def device(self) -> torch.device:

@@ -15,6 +15,7 @@ import torch
 from orrery.errors import CheckpointError, OrreryError, SettingsError
 from orrery.runtime.load import load
 from orrery.runtime.run import run
+from orrery.runtime.speed import Speed
 from orrery.runtime.trace import apart, is_mark
 from orrery.tasks.request import Request
 from orrery.weights.documents import dump_json, listed
@@ -40,6 +41,7 @@ KEPT: tuple[tuple[str, type], ...] = (
     ("versions", dict),
     ("device", str),
     ("dtype", str),
+    ("speed", dict),
     ("threads", int),
 )
 """What a record has to hold for its run to be carried out again."""
@@ -112,13 +114,14 @@ def reproduce(
     device: str | None = None,
     dtype: str | None = None,
     threads: int | None = None,
+    speed: str | None = None,
 ) -> Reproduction:
     """Carry a recorded run out again. The number of threads stays set in torch.
 
     Args:
         manifest: of `read_manifest`.
         model: where the checkpoint lies now; where it lay then when None.
-        device, dtype, threads: as they were when None.
+        device, dtype, threads, speed: as they were when None.
 
     Raises:
         CheckpointError: the checkpoint is not there, or it cannot be loaded though its files are those of the record.
@@ -132,7 +135,11 @@ def reproduce(
     source = model or recorded["model"]
     try:
         loaded = load(
-            source, device=device or manifest["device"], dtype=dtype or manifest["dtype"], family=recorded.get("family")
+            source,
+            device=device or manifest["device"],
+            dtype=dtype or manifest["dtype"],
+            family=recorded.get("family"),
+            speed=speed or Speed.from_json(manifest["speed"]),
         )
     except CheckpointError:
         changed = _changed(resolve(source), manifest["checkpoint"]["files"])
@@ -193,6 +200,7 @@ def _differs(stage: str, reason: str, remarks: tuple[str, ...]) -> Reproduction:
 def _remarks(manifest: Mapping[str, Any], fresh: Mapping[str, Any]) -> tuple[str, ...]:
     """What of the surroundings is not as it was."""
     pairs = [(name, manifest[name], fresh[name]) for name in ENVIRONMENT if manifest[name] != fresh[name]]
+    pairs += _pairs(manifest["speed"], fresh["speed"], "speed")
     pairs += _pairs(manifest["versions"], fresh["versions"])
     others = manifest["request"]["packed"] - 1
     pack = [f"it ran in one pack with {others} more and runs alone: sums are added in another order"] if others else []

@@ -105,7 +105,8 @@ def run(
     def watch(index: int, turn: int, latents: Latents) -> None:
         stages[index].append(mark(f"sampler step {turn}" if turn else "noise", latents))
 
-    sampled = iter(generate(model.mot, [p.job for p in packed], report, watch if trace else None) if packed else [])
+    jobs = [prepared.job for prepared in packed]
+    sampled = iter(generate(model.mot, jobs, report, watch if trace else None, model.denoiser) if jobs else [])
     made = iter(stages)
     results = []
     for plan in plans:
@@ -228,11 +229,25 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
+def _priced(model: Model) -> str:
+    assert model.price is not None
+    return (
+        f"Sampled at an approximate speed ({model.speed.to_text()}): on the probe, velocities were off by "
+        f"{model.price.to_text()} of their size against the plain path."
+    )
+
+
 def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
     """Everything needed to make the result again, and to know what it is worth."""
     origin = model.origin
     trained = {True: "trained", False: "random", None: "as released"}[origin.trained]
-    warnings = [*plan.settings.notes, *origin.notes, NOT_EVIDENCE]
+    approximate = plan.prepared is not None and model.price is not None
+    warnings = [
+        *plan.settings.notes,
+        *origin.notes,
+        *([_priced(model)] if approximate else []),
+        NOT_EVIDENCE,
+    ]
     return {
         "format": "orrery.run",
         "version": 1,
@@ -247,6 +262,8 @@ def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
         "licence": origin.licence,
         "device": str(model.device),
         "dtype": str(model.mot.embed.weight.dtype).removeprefix("torch."),
+        "speed": model.speed.to_json(),
+        "price": None if model.price is None else dict(model.price.errors),
         "threads": torch.get_num_threads(),
         "versions": dict(_versions()),
         "synthetic": True,
