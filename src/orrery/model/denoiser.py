@@ -73,6 +73,11 @@ class Layout:
     lengths: tuple[int, ...]
     text_lengths: tuple[int, ...]
 
+    @property
+    def alike(self) -> bool:
+        """Whether all samples have as many tokens, and as much text."""
+        return len(set(self.lengths)) == len(set(self.text_lengths)) == 1
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recorded:
@@ -113,6 +118,7 @@ class Denoiser:
         self._layers = [joined(cast(Block, block), linears) for block in mot.blocks]
         self._shape = shape_of(mot.config)
         self._before = torch.compile(before_attention, dynamic=True) if compiled else before_attention
+        self._before_alike = torch.compile(before_attention_alike, dynamic=True) if compiled else before_attention_alike
         self._after = torch.compile(after_attention, dynamic=True) if compiled else after_attention
         self._graphs: OrderedDict[Any, Recorded] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
@@ -140,8 +146,19 @@ class Denoiser:
     def _work(self, layout: Layout, latents: Latents, sigmas: Tensor) -> Latents:
         pack = layout.pack.with_latents(latents)
         x, rope = self.mot.enter(pack, sigmas)
-        x = self.through(x, rope, layout, partial(self.attend, layout))
+        if layout.alike:
+            x = self._through_alike(x, rope, layout)
+        else:
+            x = self.through(x, rope, layout, partial(self.attend, layout))
         return self.mot.leave(pack, x, sigmas).velocity
+
+    def _through_alike(self, x: Float[Tensor, "L D"], rope: Rope, layout: Layout) -> Float[Tensor, "L D"]:
+        """Samples that are alike through all layers; keys and values are made where attention wants them."""
+        samples = len(layout.lengths)
+        for layer, text in zip(self._layers, layout.text, strict=True):
+            prepared = self._before_alike(x, *rope, *text, samples, layer, self._shape, self.kernel)
+            x = self._after(x, rearrange(self.kernel.run(*prepared), "b l n e -> (b l) (n e)"), layer, self._shape)
+        return x
 
     def through(self, x: Float[Tensor, "L D"], rope: Rope, layout: Layout, attend: Attend) -> Float[Tensor, "L D"]:
         """Tokens, all or some of them, through all layers; `attend` alone looks at several at a time."""
@@ -153,14 +170,8 @@ class Denoiser:
     def attend(
         self, layout: Layout, q: Tensor, k: Tensor, v: Tensor, text_keys: Tensor, text_values: Tensor
     ) -> Float[Tensor, "L Q"]:
-        """Each sample's queries over its text and its own latents."""
+        """Each sample's queries over its text and its own latents, one sample after the other."""
         texts, owns = layout.text_lengths, layout.lengths
-        if len(set(texts)) == len(set(owns)) == 1:
-            q, k, v, text_keys, text_values = (
-                rearrange(x, "(b l) n e -> b l n e", b=len(owns)) for x in (q, k, v, text_keys, text_values)
-            )
-            found = self.kernel(q, torch.cat([text_keys, k], dim=1), torch.cat([text_values, v], dim=1))
-            return rearrange(found, "b l n e -> (b l) (n e)")
         pieces = zip(
             q.split(owns), k.split(owns), v.split(owns), text_keys.split(texts), text_values.split(texts), strict=True
         )
@@ -168,7 +179,7 @@ class Denoiser:
             self.kernel(q[None], torch.cat([text_k, k])[None], torch.cat([text_v, v])[None])[0]
             for q, k, v, text_k, text_v in pieces
         ]
-        return rearrange(torch.cat(attended), "l n e -> l (n e)")
+        return rearrange(attended[0] if len(attended) == 1 else torch.cat(attended), "l n e -> l (n e)")
 
     def _replayed(self, layout: Layout) -> Velocity:
         """The same as a recorded graph; what was recorded for the same shape before serves again."""
@@ -254,7 +265,7 @@ def _join(parts: Sequence[nn.Linear]) -> Tensor:
     return whole
 
 
-# The two functions below look at each token alone, so that they are compiled once for any number of tokens and for all
+# The functions below look at each token alone, so that they are compiled once for any number of tokens and for all
 # layers. Attention, between them, calls its kernels as they are.
 def before_attention(
     x: Float[Tensor, "L D"], cos: Float[Tensor, "L 1 E"], sin: Float[Tensor, "L 1 E"], layer: Layer, shape: Shape
@@ -265,6 +276,23 @@ def before_attention(
     q, k, v = (y.unflatten(-1, (-1, shape.head_width)) for y in projected.split(widths, dim=-1))
     q, k = _normed(q, layer.q_norm, shape), _normed(k, layer.k_norm, shape)
     return rotate(q, (cos, sin)), rotate(k, (cos, sin)), v
+
+
+def before_attention_alike(
+    x: Float[Tensor, "L D"],
+    cos: Float[Tensor, "L 1 E"],
+    sin: Float[Tensor, "L 1 E"],
+    text_keys: Float[Tensor, "M K E"],
+    text_values: Float[Tensor, "M K E"],
+    samples: int,
+    layer: Layer,
+    shape: Shape,
+    kernel: Kernel,
+) -> tuple[Tensor, ...]:
+    """What a kernel makes of the same, of samples that are alike, with the keys and values of their text in front."""
+    q, k, v = before_attention(x, cos, sin, layer, shape)
+    q, k, v, text_keys, text_values = (y.unflatten(0, (samples, -1)) for y in (q, k, v, text_keys, text_values))
+    return kernel.prepare(q, torch.cat([text_keys, k], dim=1), torch.cat([text_values, v], dim=1))
 
 
 def after_attention(

@@ -1,7 +1,8 @@
 """Weight matrices as the fast path multiplies by them: as they are, or in 8 bits (e4m3) with a scale for each row.
 
 The 8-bit product is opt-in: each row of the input gets the scale that takes its largest value to the largest number of
-the format, found anew at every call, and so does each row of the weight, once.
+the format, found anew at every call, and so does each row of the weight, once. The product itself is made without
+scales, for which cuBLAS has the faster kernels at a few hundred rows; what follows multiplies by both when it reads it.
 """
 
 from typing import Literal, NamedTuple
@@ -19,20 +20,34 @@ TINIEST = 1e-12
 """Instead of the scale of a row of zeros."""
 
 
+class Eight(NamedTuple):
+    """Scales of a weight in 8 bits."""
+
+    rows: Tensor
+    """(out,) float32."""
+    one: Tensor
+    """() float32, which the product without scales wants all the same."""
+
+
 class Matrix(NamedTuple):
     """A weight (out, in)."""
 
     weight: Tensor
-    scales: Tensor | None
-    """(1, out) float32 where the weight is in 8 bits."""
+    eight: Eight | None
+    """None where the weight is as it was."""
 
 
 def matrix(weight: Float[Tensor, "O I"], linears: Linears) -> Matrix:
     """A weight in the asked arithmetic; the exact one is the weight itself, not a copy."""
     if linears == "exact":
-        return Matrix(weight=Parameter(weight, requires_grad=False), scales=None)
+        return Matrix(_fixed(weight), None)
     eight, scales = eight_bits(weight)
-    return Matrix(weight=Parameter(eight, requires_grad=False), scales=Parameter(scales.T, requires_grad=False))
+    return Matrix(_fixed(eight), Eight(_fixed(scales[:, 0]), _fixed(torch.ones((), device=weight.device))))
+
+
+def _fixed(x: Tensor) -> Parameter:
+    # Parameters have sizes that never change for the compiler, which otherwise makes kernels for any size.
+    return Parameter(x, requires_grad=False)
 
 
 def eight_bits(x: Float[Tensor, "L I"]) -> tuple[Float8e4m3fn[Tensor, "L I"], Float[Tensor, "L 1"]]:
@@ -43,12 +58,14 @@ def eight_bits(x: Float[Tensor, "L I"]) -> tuple[Float8e4m3fn[Tensor, "L I"], Fl
 
 def multiply(x: Float[Tensor, "L I"], by: Matrix) -> Float[Tensor, "L O"]:
     """x times the transposed weight, in the type of x."""
-    if by.scales is None:
+    if by.eight is None:
         return F.linear(x, by.weight)
     eight, scales = eight_bits(x)
     if x.is_cuda:
-        return torch._scaled_mm(
-            eight, by.weight.T, scale_a=scales, scale_b=by.scales, out_dtype=torch.bfloat16, use_fast_accum=True
-        ).to(x.dtype)
-    # The same numbers but for the order of the sums, where no such product exists.
-    return ((eight.float() @ by.weight.float().T) * scales * by.scales).to(x.dtype)
+        one = by.eight.one
+        found = torch._scaled_mm(
+            eight, by.weight.T, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
+        )
+    else:  # the same numbers but for the order of the sums, where no such product exists
+        found = (eight.float() @ by.weight.float().T).bfloat16()
+    return (found.float() * scales * by.eight.rows).to(x.dtype)
