@@ -10,6 +10,7 @@ from typing import Any, Literal
 import tyro
 
 from orrery.errors import SettingsError
+from orrery.runtime.speed import Name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class Bench:
     dtype: str | None = None
     """Number format of the network: float32, bfloat16 or float16. Left out: float32, and bfloat16 for a family on a
     GPU."""
+    speed: Name | None = None
+    """How to sample: plain; fast, which is exact to rounding; fp8 or 8bit, which are approximate. Left out, it is fast
+    on a GPU in bfloat16 and plain elsewhere."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out."""
     repeats: int = 5
@@ -76,6 +80,7 @@ class Bench:
             self.checkpoint or "pico",
             device=self.device,
             dtype=self.dtype or "float32",
+            speed=self.speed,
             repeats=self.repeats,
         )
         print(found.to_text())
