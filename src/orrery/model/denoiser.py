@@ -22,7 +22,7 @@ from orrery.model.attention import rotate
 from orrery.model.attention_kernels import Kernel, exact
 from orrery.model.config import MoTConfig
 from orrery.model.matrix import Linears, Matrix, matrix, multiply
-from orrery.model.mot import Block, MoT, RMSNorm, Rope, TextMemory, Velocity, among_busy
+from orrery.model.mot import Block, MoT, RMSNorm, Rope, TextMemory, Tower, Velocity, among_busy
 from orrery.packing.apart import put_together, taken_apart
 from orrery.packing.pack import Pack
 
@@ -38,8 +38,8 @@ class Layer(NamedTuple):
 
     attention_norm: Tensor
     qkv: Matrix
-    q_norm: Tensor
-    k_norm: Tensor
+    q_norm: Tensor | None
+    k_norm: Tensor | None
     out: Matrix
     mlp_norm: Tensor
     up: Matrix
@@ -115,7 +115,8 @@ class Denoiser:
         if not mot.config.generates:
             raise ValueError("This model only reads and writes text: it was loaded without its generation tower.")
         self.mot, self.kernel, self.recorded = mot, kernel, recorded
-        self._layers = [joined(cast(Block, block), linears) for block in mot.blocks]
+        towers = [cast(Block, block).generation for block in mot.blocks]
+        self._layers = [joined(tower, linears) for tower in towers if tower is not None]
         self._shape = shape_of(mot.config)
         self._before = torch.compile(before_attention, dynamic=True) if compiled else before_attention
         self._before_alike = torch.compile(before_attention_alike, dynamic=True) if compiled else before_attention_alike
@@ -238,19 +239,17 @@ def layout_of(pack: Pack, memory: TextMemory) -> Layout:
     )
 
 
-def joined(block: Block, linears: Linears) -> Layer:
-    """The generation tower of a block with matrices that read the same tokens made one.
+def joined(tower: Tower, linears: Linears) -> Layer:
+    """One tower of a block with matrices that read the same tokens made one.
 
-    The block's own matrices become parts of the joined ones, so that nothing is held twice.
+    The tower's own matrices become parts of the joined ones, so that nothing is held twice.
     """
-    tower = block.generation
-    assert tower is not None, "Denoiser refuses a reasoner"
     ups = [tower.mlp.up] if tower.mlp.gate is None else [tower.mlp.gate, tower.mlp.up]
     return Layer(
         attention_norm=tower.attention_norm.weight,
         qkv=matrix(_join([tower.q, tower.k, tower.v]), linears),
-        q_norm=cast(RMSNorm, tower.q_norm).weight,
-        k_norm=cast(RMSNorm, tower.k_norm).weight,
+        q_norm=tower.q_norm.weight if isinstance(tower.q_norm, RMSNorm) else None,
+        k_norm=tower.k_norm.weight if isinstance(tower.k_norm, RMSNorm) else None,
         out=matrix(tower.out.weight, linears),
         mlp_norm=tower.mlp_norm.weight,
         up=matrix(_join(ups), linears),
@@ -271,10 +270,12 @@ def before_attention(
     x: Float[Tensor, "L D"], cos: Float[Tensor, "L 1 E"], sin: Float[Tensor, "L 1 E"], layer: Layer, shape: Shape
 ) -> tuple[Float[Tensor, "L N E"], Float[Tensor, "L K E"], Float[Tensor, "L K E"]]:
     """Queries, keys and values, normalised and turned."""
-    projected = multiply(_normed(x, layer.attention_norm, shape), layer.qkv)
+    projected = multiply(normed(x, layer.attention_norm, shape), layer.qkv)
     widths = [n * shape.head_width for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
     q, k, v = (y.unflatten(-1, (-1, shape.head_width)) for y in projected.split(widths, dim=-1))
-    q, k = _normed(q, layer.q_norm, shape), _normed(k, layer.k_norm, shape)
+    assert layer.q_norm is not None
+    assert layer.k_norm is not None
+    q, k = normed(q, layer.q_norm, shape), normed(k, layer.k_norm, shape)
     return rotate(q, (cos, sin)), rotate(k, (cos, sin)), v
 
 
@@ -300,7 +301,7 @@ def after_attention(
 ) -> Float[Tensor, "L D"]:
     """Add what attention found, then the MLP."""
     x = x + multiply(attended, layer.out)
-    y = multiply(_normed(x, layer.mlp_norm, shape), layer.up)
+    y = multiply(normed(x, layer.mlp_norm, shape), layer.up)
     if shape.gated:
         gate, y = y.chunk(2, dim=-1)
         y = F.silu(gate) * y
@@ -309,7 +310,7 @@ def after_attention(
     return x + multiply(y, layer.down)
 
 
-def _normed(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+def normed(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
     """As `mot.RMSNorm`."""
     normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + shape.eps)
     if shape.scales_in_float32:

@@ -302,13 +302,8 @@ class MoT(nn.Module):
             sights: stand in for the embeddings of the tokens at `text.visual`; tap i is added after block i.
             past: what was read before; then `text` continues that one sample.
         """
-        x = self.embed(text.token_ids).to(self._compute_dtype())
+        x, rope = self.enter_text(text, sights)
         visual = text.visual
-        if sights is not None:
-            x = x.index_copy(0, visual, sights.features.to(x.dtype))
-        elif visual.numel():
-            raise ValueError(f"{visual.numel()} tokens stand for pictures, but no vision features were given.")
-        rope = self._rotary(text.positions)
         layers = []
         for index, block in enumerate(self._blocks()):
             x, memory = block.read(x, rope, text.lengths, past.layers[index] if past is not None else None)
@@ -317,6 +312,15 @@ class MoT(nn.Module):
                 x = x.index_add(0, visual, sights.taps[index].to(x.dtype))
         lengths = text.lengths if past is None else (past.lengths[0] + text.lengths[0],)
         return TextMemory(layers=tuple(layers), hidden=self.text_norm(x), lengths=lengths)
+
+    def enter_text(self, text: TextPack, sights: VisionFeatures | None) -> tuple[Float[Tensor, "L D"], Rope]:
+        """What the first block of the text tower is given: embeddings, and the angles of their positions."""
+        x = self.embed(text.token_ids).to(self._compute_dtype())
+        if sights is not None:
+            x = x.index_copy(0, text.visual, sights.features.to(x.dtype))
+        elif text.visual.numel():
+            raise ValueError(f"{text.visual.numel()} tokens stand for pictures, but no vision features were given.")
+        return x, self.rotary(text.positions)
 
     def logits(self, hidden: Float[Tensor, "L D"]) -> Float[Tensor, "L V"]:
         """Next-token scores, in float32."""
@@ -356,7 +360,7 @@ class MoT(nn.Module):
             x = self._project_in(segment, rearrange(self._shown(segment, latents), "t p c -> (t p) c").to(dtype))
             noisy = repeat(~segment.given, "t -> (t p) 1", p=segment.clean.shape[1])
             projected.append(x + noisy * time)
-        return torch.cat(projected), self._rotary(pack.positions)
+        return torch.cat(projected), self.rotary(pack.positions)
 
     def leave(self, pack: Pack, x: Float[Tensor, "L D"], sigmas: Float[Tensor, " S"]) -> Prediction:
         """What the tokens after the last block of the generation tower say."""
@@ -390,7 +394,7 @@ class MoT(nn.Module):
         # No view: what compiles the blocks would treat the first one apart from the others.
         x = rearrange(torch.cat(projected, dim=1), "b l d -> (b l) d").clone()
         count = len(stack.token_ids)
-        cos, sin = self._rotary(stack.positions)
+        cos, sin = self.rotary(stack.positions)
         rope = (cos.repeat(count, 1, 1), sin.repeat(count, 1, 1))
         lengths = (stack.positions.shape[1],) * count
         halfway = x
@@ -409,7 +413,8 @@ class MoT(nn.Module):
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
-    def _rotary(self, positions: Float[Tensor, "3 L"]) -> Rope:
+    def rotary(self, positions: Float[Tensor, "3 L"]) -> Rope:
+        """Angles of positions, in the type that tokens are held in."""
         c = self.config
         return rotary(positions, c.head_width, c.rope_theta, c.rope_axes, self._compute_dtype())
 
