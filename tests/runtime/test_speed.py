@@ -13,7 +13,7 @@ from makers.pico_checkpoint import small_pico
 from orrery.cli.reproduce import Reproduce
 from orrery.cli.run import Run
 from orrery.errors import CheckpointError, SettingsError
-from orrery.model import attention_kernels
+from orrery.model.attention_kernels import emulated_eight_bit
 from orrery.model.config import TINY
 from orrery.model.denoiser import Denoiser
 from orrery.model.mot import MoT
@@ -139,14 +139,11 @@ def test_the_probe_is_the_same_wherever_it_is_made():
     assert (action.clean[:, :, 5:] == 0).all()
 
 
-def test_what_cannot_be_made_fast_is_refused(folder, monkeypatch):
+def test_what_cannot_be_made_fast_is_refused(folder):
     with pytest.raises(SettingsError, match="reasoner"):
         load(folder, parts="reasoner", speed="fast")
     with pytest.raises(SettingsError, match="loaded without it"):
         made_fast(replace(pico(), mot=MoT(replace(TINY, generates=False))), SPEEDS["fast"])
-    monkeypatch.delattr(attention_kernels, "eight_bit", raising=False)
-    with pytest.raises(SettingsError, match="Attention in 8 bits is not in this version"):
-        load(folder, speed="8bit")
     model = pico()
     odd = deepcopy(model.mot)
     odd.config = replace(odd.config, ffn_width=100)
@@ -154,17 +151,11 @@ def test_what_cannot_be_made_fast_is_refused(folder, monkeypatch):
         made_fast(replace(model, mot=odd), SPEEDS["fp8"])
 
 
-def test_a_kernel_in_8_bits_is_taken_where_there_is_one(monkeypatch):
-    called = []
-
-    def eight_bit(q, k, v):
-        called.append(q.shape)
-        return attention_kernels.exact(q, k, v)
-
-    monkeypatch.setattr(attention_kernels, "eight_bit", eight_bit, raising=False)
-    model = made_fast(pico(), SPEEDS["8bit"], bound=1.0)
-    assert len(called) == len(LEVELS) * model.mot.config.layers
-    assert model.price is not None
+def test_attention_in_8_bits_costs_something_of_its_own():
+    eight, products = (made_fast(pico(), SPEEDS[name], bound=1.0) for name in ("8bit", "fp8"))
+    assert eight.denoiser is not None
+    assert eight.denoiser.kernel is emulated_eight_bit
+    assert eight.price != products.price
 
 
 def test_the_speed_of_a_run_is_recorded_and_it_is_reproduced_at_it(tmp_path, capsys, monkeypatch):
@@ -197,3 +188,42 @@ def test_the_bench_says_at_which_speed_it_measured(folder):
     found = bench(folder, speed="fast", repeats=1, only="policy, 1 step")
     assert found.to_json()["speed"] == SPEEDS["fast"].to_json()
     assert "speed: denoiser fast, linears exact" in found.to_text()
+
+
+def test_reuse_skips_calls_counts_them_and_says_so():
+    model = pico()
+    request = Request(task="text_to_image", prompt="A cube.", steps=12, guidance=2.0, guidance_interval=(300, 1000))
+    exact = run(model, request)
+    assert exact.manifest["network"]["skipped"] == 0
+    assert 12 < exact.manifest["network"]["calls"] < 24
+    assert not any("extrapolated" in warning for warning in exact.manifest["warnings"])
+    reused = run(replace(model, speed=Speed(reuse=100.0)), request)
+    network = reused.manifest["network"]
+    assert network["calls"] + network["skipped"] == exact.manifest["network"]["calls"]
+    assert network["skipped"] >= 5
+    assert reused.manifest["speed"]["reuse"] == 100.0
+    (warning,) = [warning for warning in reused.manifest["warnings"] if "extrapolated" in warning]
+    assert f"{network['skipped']} were extrapolated" in warning
+    assert not torch.equal(reused.latents["vision"], exact.latents["vision"])
+    careful = run(replace(model, speed=Speed(reuse=1e-9)), request)
+    assert careful.manifest["network"]["skipped"] == 0
+    assert torch.equal(careful.latents["vision"], exact.latents["vision"])
+
+
+def test_a_pack_skips_for_each_of_its_requests_on_its_own():
+    model = replace(pico(), speed=Speed(reuse=100.0))
+    one = Request(task="text_to_image", prompt="A cube.", steps=8, seed=1)
+    other = Request(task="text_to_image", prompt="A disc.", steps=5, seed=2)
+    together = run(model, [one, other])
+    for result, alone in zip(together, (run(model, one), run(model, other)), strict=True):
+        assert result.manifest["network"] == alone.manifest["network"]
+        torch.testing.assert_close(result.latents["vision"], alone.latents["vision"], atol=1e-4, rtol=1e-4)
+
+
+def test_reuse_is_refused_where_it_means_nothing():
+    for reuse in (0.0, float("inf"), float("nan")):
+        with pytest.raises(SettingsError, match="reuse must be above 0 and finite"):
+            Speed(reuse=reuse)
+    request = Request(task="text_to_image", prompt="A cube.", steps=8, sampler="stochastic")
+    with pytest.raises(SettingsError, match="draws new noise at every step"):
+        run(replace(pico(), speed=Speed(reuse=0.1)), request)

@@ -29,6 +29,9 @@ class Run:
     speed: Name | None = None
     """How to sample: plain; fast, which is exact to rounding; fp8 or 8bit, which are approximate. Left out, it is fast
     on a GPU in bfloat16 and plain elsewhere."""
+    reuse: float | None = None
+    """Extrapolate a turn of sampling instead of computing it while the velocity changes by no more than this share,
+    such as 0.1: approximate, at a price that is not known beforehand. Every turn is computed if left out."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out. The same number gives the same bytes."""
     family: str | None = None
@@ -67,6 +70,8 @@ class Run:
                 report=tell,
                 speed=self.speed,
             )
+        if self.reuse is not None:
+            model = replace(model, speed=replace(model.speed, reuse=self.reuse))
         if model.price is not None:
             print(f"Speed {self.speed}: velocities are off by {model.price.to_text()} of their size.", file=sys.stderr)
         with progress("Sampling") as tell:

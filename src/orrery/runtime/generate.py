@@ -5,13 +5,14 @@ all of them is read once, before the first step. Requests, codecs and files are 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from orrery.flow.guidance import combine, guided
+from orrery.flow.reuse import Reuse
 from orrery.flow.samplers import Latents, Query, Sampler, held
 from orrery.model.mot import LaysOut, MoT, TextMemory, Velocity
 from orrery.packing.pack import Pack, pack_samples, pack_text
@@ -21,6 +22,16 @@ Report = Callable[[int, int], None]
 """Told after every turn how many are done, and how many there are."""
 Watch = Callable[[int, int, Latents], None]
 """Told the number of a job, the turn (0 before the first) and the latents that it has reached."""
+
+
+@dataclass(kw_only=True)
+class Count:
+    """What a job has cost so far."""
+
+    calls: int = 0
+    """Velocities that the network computed: two a turn where guidance acts."""
+    skipped: int = 0
+    """Velocities that it would have computed, had they not been extrapolated."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +49,9 @@ class Job:
     """Guidance, one for each segment; 1 is none."""
     interval: tuple[float, float] | None = None
     """Guidance acts inside it only, on the scale 0 to 1000."""
+    reuse: Reuse | None = None
+    """Not yet started; None computes every turn."""
+    count: Count = field(default_factory=Count)
 
     def guided_at(self, clock: float) -> bool:
         """Whether the negative prompt is needed at this level."""
@@ -78,18 +92,17 @@ def generate(
         for index, query in queries.items():
             watch(index, 0, query.latents)
     while queries:
-        branches = [(i, negative) for i, q in queries.items() for negative in (False, True)]
+        known = _extrapolated(jobs, queries, turn)
+        branches = [(i, negative) for i in queries if i not in known for negative in (False, True)]
         branches = [(i, negative) for i, negative in branches if not negative or jobs[i].guided_at(queries[i].clock)]
         key = tuple(branches)
-        if key not in velocities_of:
+        if key and key not in velocities_of:
             # Only the latest: jobs end, and guidance switches on and off, a few times in a run.
             pack, memory = _lay_out(mot, jobs, key, memories)
             velocities_of = {key: (mot if denoiser is None else denoiser).lay_out(pack, memory)}
-        velocities = _velocities(velocities_of[key], key, queries)
+        velocities = _velocities(velocities_of[key], key, queries) if key else {}
         for index in list(queries):
-            velocity = velocities[index, False]
-            if (index, True) in velocities:
-                velocity = combine(velocity, velocities[index, True], jobs[index].scales)
+            velocity = known[index] if index in known else _computed(jobs[index], queries[index], velocities, index)
             try:
                 queries[index] = samplers[index].send(velocity)
             except StopIteration as end:
@@ -148,6 +161,32 @@ def _lay_out(
     samples = [jobs[i].negative if negative else jobs[i].sample for i, negative in branches]
     chosen = [sample for sample in samples if sample is not None]
     return pack_samples(chosen, mot.config.clock), TextMemory.join([memories[_key(sample)] for sample in chosen])
+
+
+def _extrapolated(jobs: Sequence[Job], queries: dict[int, Query], turn: int) -> dict[int, Latents]:
+    """The velocities of those jobs that do without the network at this turn."""
+    found: dict[int, Latents] = {}
+    for index, query in queries.items():
+        job = jobs[index]
+        if job.reuse is None:
+            continue
+        guided_now = job.guided_at(query.clock)
+        guess = job.reuse.guess(turn, float(query.sigma), under=guided_now)
+        if guess is not None:
+            found[index] = guess
+            job.count.skipped += 1 + guided_now
+    return found
+
+
+def _computed(job: Job, query: Query, velocities: dict[Branch, Latents], index: int) -> Latents:
+    """What the network says for a job, under guidance where it acts."""
+    velocity, guided_now = velocities[index, False], (index, True) in velocities
+    if guided_now:
+        velocity = combine(velocity, velocities[index, True], job.scales)
+    job.count.calls += 1 + guided_now
+    if job.reuse is not None:
+        job.reuse.learn(float(query.sigma), velocity, under=guided_now)
+    return velocity
 
 
 def _velocities(velocity: Velocity, branches: Sequence[Branch], queries: dict[int, Query]) -> dict[Branch, Latents]:

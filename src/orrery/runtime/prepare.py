@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from orrery.data.limits import LIMITS
-from orrery.errors import MediaError, RequestError
+from orrery.errors import MediaError, RequestError, SettingsError
+from orrery.flow.reuse import Reuse
 from orrery.flow.samplers import Latents, Sampler, euler, stochastic, unipc
 from orrery.flow.schedule import distilled, grid
 from orrery.packing.patches import grid_of, patchify, unpatchify, valid_values
@@ -102,6 +103,7 @@ def prepare(
         turns=turns,
         scales=tuple(scales.get(segment.kind, 1.0) for segment in segments),
         interval=settings.guidance_interval,
+        reuse=_reuse(model, settings, turns),
     )
     return Prepared(
         job=job,
@@ -278,6 +280,17 @@ def _sampler(settings: Settings, noise: Latents, rng: torch.Generator) -> tuple[
             return stochastic(noise, sigmas, rng), turns
         case _:
             return unipc(noise, sigmas), turns
+
+
+def _reuse(model: Model, settings: Settings, turns: int) -> Reuse | None:
+    if model.speed.reuse is None:
+        return None
+    if settings.sampler == "stochastic":
+        raise SettingsError(
+            "The sampler 'stochastic' draws new noise at every step, so that no velocity follows from those before; "
+            f"got reuse {model.speed.reuse}. Leave reuse out, or take the sampler euler or unipc."
+        )
+    return Reuse(threshold=model.speed.reuse, turns=turns)
 
 
 def _to_device(segment: Segment, device: torch.device) -> Segment:

@@ -57,7 +57,7 @@ def made_fast(model: Model, speed: Speed, *, bound: float = BOUND) -> Model:
     if speed.linears == "fp8":
         _check_eight_bits(mot.config, device)
     on_gpu = device.type == "cuda"
-    denoiser = Denoiser(mot, linears=speed.linears, kernel=_kernel(speed), compiled=on_gpu, recorded=on_gpu)
+    denoiser = Denoiser(mot, linears=speed.linears, kernel=_kernel(speed, device), compiled=on_gpu, recorded=on_gpu)
     price = None
     if speed.approximate:
         contract = next(iter(model.contracts.values()), None)
@@ -147,13 +147,11 @@ def probe(config: MoTConfig, device: torch.device, *, domain: int, columns: int 
     return pack_samples([Sample(token_ids=words, segments=tuple(segments))], config.clock)
 
 
-def _kernel(speed: Speed) -> Kernel:
+def _kernel(speed: Speed, device: torch.device) -> Kernel:
     if speed.attention == "exact":
         return attention_kernels.exact
-    kernel: Kernel | None = vars(attention_kernels).get("eight_bit")
-    if kernel is None:
-        raise SettingsError("Attention in 8 bits is not in this version. Take the speed 'fp8' or 'fast'.")
-    return kernel
+    # Where there is no such kernel its numbers can be had, though not its speed: as with products in 8 bits.
+    return attention_kernels.eight_bit if device.type == "cuda" else attention_kernels.emulated_eight_bit
 
 
 def _check_eight_bits(config: MoTConfig, device: torch.device) -> None:

@@ -7,7 +7,7 @@ questions are answered one after the other.
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, overload
 
@@ -237,15 +237,25 @@ def _priced(model: Model) -> str:
     )
 
 
+def _reused(model: Model, network: Mapping[str, int]) -> str:
+    every = network["calls"] + network["skipped"]
+    return (
+        f"Of {every} calls of the network {network['skipped']} were extrapolated instead "
+        f"(reuse {model.speed.reuse:g}). What that costs is not known; benchmarks/price.py measures it."
+    )
+
+
 def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
     """Everything needed to make the result again, and to know what it is worth."""
     origin = model.origin
     trained = {True: "trained", False: "random", None: "as released"}[origin.trained]
+    network = None if plan.prepared is None else asdict(plan.prepared.job.count)
     approximate = plan.prepared is not None and model.price is not None
     warnings = [
         *plan.settings.notes,
         *origin.notes,
         *([_priced(model)] if approximate else []),
+        *([] if not (network and network["skipped"]) else [_reused(model, network)]),
         NOT_EVIDENCE,
     ]
     return {
@@ -263,6 +273,7 @@ def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
         "device": str(model.device),
         "dtype": str(model.mot.embed.weight.dtype).removeprefix("torch."),
         "speed": model.speed.to_json(),
+        "network": network,
         "price": None if model.price is None else dict(model.price.errors),
         "threads": torch.get_num_threads(),
         "versions": dict(_versions()),

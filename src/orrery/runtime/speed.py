@@ -25,6 +25,9 @@ class Speed:
     """Arithmetic of the projections; "fp8" is e4m3 with a scale for each row."""
     attention: Literal["exact", "8bit"] = "exact"
     """Arithmetic of attention."""
+    reuse: float | None = None
+    """Relative change of the velocity up to which a turn is extrapolated instead of computed; None computes them all.
+    See `flow.reuse`."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -34,6 +37,10 @@ class Speed:
         ):
             if value not in known:
                 raise SettingsError(f"{name} of a speed must be one of {', '.join(known)}, got {shown(value)}.")
+        if self.reuse is not None and not 0 < self.reuse < float("inf"):
+            raise SettingsError(
+                f"reuse must be above 0 and finite, got {self.reuse}. Leave it out to compute every turn."
+            )
         if self.denoiser == "plain" and self.approximate:
             raise SettingsError(
                 f"The plain path computes exactly, got linears {self.linears!r} and attention {self.attention!r}. "
@@ -47,7 +54,8 @@ class Speed:
 
     def to_text(self) -> str:
         """In words."""
-        return f"denoiser {self.denoiser}, linears {self.linears}, attention {self.attention}"
+        reuse = "" if self.reuse is None else f", reuse {self.reuse:g}"
+        return f"denoiser {self.denoiser}, linears {self.linears}, attention {self.attention}{reuse}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, all of them."""
