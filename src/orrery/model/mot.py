@@ -148,7 +148,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
         if self.gate is None:
-            return self.down(F.relu(self.up(x)).square())
+            return self.down(F.relu(self.up(x), inplace=True).square())
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 

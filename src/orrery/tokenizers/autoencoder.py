@@ -63,7 +63,7 @@ class _Block(nn.Module):
     def forward(self, x: Float[Tensor, "N W h w"]) -> Float[Tensor, "N W h w"]:
         # Without a norm, training at the learning rates that a few minutes ask for runs away.
         normed = x * (x.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()
-        change: Tensor = self.second(F.relu(self.first(normed)))
+        change: Tensor = self.second(F.relu(self.first(normed), inplace=True))
         return x + change
 
 
