@@ -4,6 +4,7 @@ import pytest
 import torch
 from makers.samples import mixed, normal, tokens, vision
 
+from orrery.model import mot as mot_module
 from orrery.model.config import TINY, MoTConfig
 from orrery.model.mot import MoT
 from orrery.model.vision import VisionFeatures
@@ -155,3 +156,34 @@ def test_a_stream_that_the_model_lacks_is_refused():
     sample = mixed(TINY)[2]
     with pytest.raises(ValueError, match="no sound stream"):
         mot(pack_samples([sample], TINY.clock), torch.zeros(2))
+
+
+@FAMILIES
+def test_the_last_block_works_for_generated_frames_only_and_says_the_same(config, monkeypatch):
+    mot, samples = random_mot(config), mixed(config)
+    samples.append(Sample(token_ids=tokens(3, config.vocab, seed=0), segments=(vision(config, 2, 4, 4, given=(0, 1)),)))
+    pack = pack_samples(samples, config.clock)
+    sigmas = torch.linspace(0.1, 0.9, len(pack.segments))
+    asked = mot_module.asked_for(pack)
+    assert 0 in asked.lengths
+    assert sum(asked.lengths) == len(asked.tokens) < sum(pack.lengths)
+
+    def velocities() -> tuple[list[torch.Tensor], torch.Tensor]:
+        mot.zero_grad()
+        velocity = mot(pack, sigmas).velocity
+        sum(x.square().sum() for x in velocity).backward()
+        return velocity, mot.blocks[-1].generation.mlp.down.weight.grad
+
+    found, slope = velocities()
+    generate = mot_module.Block.generate
+    monkeypatch.setattr(
+        mot_module.Block, "generate", lambda *args, only=None: _some(generate(*args), only), raising=True
+    )
+    expected, expected_slope = velocities()
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(slope, expected_slope, atol=1e-4, rtol=1e-4)
+
+
+def _some(x, only):
+    return x if only is None else x[only.tokens]

@@ -15,7 +15,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from orrery.flow.samplers import Latents
@@ -119,6 +119,16 @@ class StackPrediction:
     """For each track velocity or data, as `config.prediction` says."""
     halfway: Float[Tensor, "B L D"]
     """Tokens after half of the blocks, for what else training asks of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """Some of the tokens of a pack."""
+
+    tokens: Int[Tensor, " G"]
+    """Where they stand, rising."""
+    lengths: list[int]
+    """How many of them belong to each sample that takes part."""
 
 
 class RMSNorm(nn.Module):
@@ -239,14 +249,21 @@ class Block(nn.Module):
         lengths: Sequence[int],
         memory: LayerMemory,
         text_lengths: Sequence[int],
-    ) -> Float[Tensor, "L D"]:
-        """The generation tower: each token sees all of its sample's text and all of its sample's latents."""
+        only: Asked | None = None,
+    ) -> Float[Tensor, "G D"]:
+        """The generation tower: each token sees all of its sample's text and all of its sample's latents.
+
+        Args:
+            only: the tokens that come out, where not all of them are needed.
+        """
         q, k, v = self.look_at_latents(x, rope)
+        if only is not None:
+            q, x = q[only.tokens], x[only.tokens]
         attended = attend(
             q,
             interleave(memory.keys_for_generation, k, text_lengths, lengths),
             interleave(memory.values, v, text_lengths, lengths),
-            lengths,
+            lengths if only is None else only.lengths,
             [text + own for text, own in zip(text_lengths, lengths, strict=True)],
             causal=False,
         )
@@ -341,7 +358,16 @@ class MoT(nn.Module):
             memory = self.read(pack.text)
         x, rope = self.enter(pack, sigmas)
         memory, lengths = among_busy(pack, memory)
-        for block, layer in zip(self._blocks(), memory.layers, strict=True):
+        *blocks, last = zip(self._blocks(), memory.layers, strict=True)
+        for block, layer in blocks:
+            x = block.generate(x, rope, lengths, layer, memory.lengths)
+        block, layer = last
+        if x.device.type == "cpu":
+            # After the last block nobody looks at given frames. To find their tokens a GPU would have to be waited for.
+            asked = asked_for(pack)
+            made = block.generate(x, rope, lengths, layer, memory.lengths, only=asked)
+            x = x.index_copy(0, asked.tokens, made)
+        else:
             x = block.generate(x, rope, lengths, layer, memory.lengths)
         return self.leave(pack, x, sigmas)
 
@@ -477,6 +503,16 @@ def among_busy(pack: Pack, memory: TextMemory) -> tuple[TextMemory, list[int]]:
     if len(busy) < len(pack.lengths):
         memory = memory.select(busy)
     return memory, [pack.lengths[index] for index in busy]
+
+
+def asked_for(pack: Pack) -> Asked:
+    """Tokens of the frames that are generated."""
+    masks = [repeat(~segment.given, "t -> (t p)", p=segment.clean.shape[1]) for segment in pack.segments]
+    counts = [0] * len(pack.lengths)
+    for owner, mask in zip(pack.owners, masks, strict=True):
+        counts[owner] += int(mask.sum())
+    busy = [count for count, length in zip(counts, pack.lengths, strict=True) if length]
+    return Asked(tokens=torch.cat(masks).nonzero()[:, 0], lengths=busy)
 
 
 # Kept: training records its calls on the device, where nothing may be copied from the CPU meanwhile.
