@@ -6,7 +6,7 @@ import pytest
 import torch
 from makers.samples import mixed, normal, on_device, tokens, vision
 
-from orrery.model.attention_kernels import Kernel, as_they_are, exact
+from orrery.model.attention_kernels import exact
 from orrery.model.config import PICO, TINY, MoTConfig
 from orrery.model.denoiser import Denoiser
 from orrery.model.matrix import eight_bits, matrix, multiply
@@ -69,9 +69,7 @@ def test_samples_of_one_shape_go_through_one_call_of_attention():
         shapes.append(tuple(q.shape))
         return exact(q, k, v)
 
-    found = Denoiser(mot, compiled=False, kernel=Kernel(as_they_are, counting)).lay_out(pack, memory)(
-        pack.latents, sigmas
-    )
+    found = Denoiser(mot, compiled=False, kernel=counting).lay_out(pack, memory)(pack.latents, sigmas)
     assert shapes == [(3, 12, TINY.heads, TINY.head_width)] * TINY.layers
     for a, b in zip(found, mot(pack, sigmas, memory).velocity, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)

@@ -6,7 +6,6 @@ All of them compute softmax(q k / sqrt(E)) v without a mask; `exact` to bfloat16
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,29 +19,17 @@ from orrery.model.matrix import LARGEST, TINIEST
 
 FLASH_FROM = 1024
 """Queries from which FlashAttention 3 is faster than cuDNN on a Hopper card: docs/performance.md."""
+EIGHT_BIT_FROM = 8192
+"""Queries from which 8 bits are faster, rounding included: docs/performance.md."""
 FLASH = "fa3_fwd_interface"
 """Module of the package fa3-fwd: the forward kernels of FlashAttention 3 (arXiv:2407.08608)."""
 
 
-class Kernel(NamedTuple):
-    """Attention in two halves: what looks at each value alone may be compiled with what made the values."""
-
-    prepare: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
-    run: Callable[..., Tensor]
-
-    def __call__(
-        self, q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[Tensor, "B Lk K E"]
-    ) -> Float[Tensor, "B Lq N E"]:
-        """Attend; query head n reads key head n // (N / K)."""
-        return self.run(*self.prepare(q, k, v))
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries (B, Lq, N, E), keys and values (B, Lk, K, E) -> (B, Lq, N, E); query head n reads key head n // (N / K)."""
 
 
-def as_they_are(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values."""
-    return q, k, v
-
-
-def fastest(q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[Tensor, "B Lk K E"]) -> Tensor:
+def exact(q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[Tensor, "B Lk K E"]) -> Tensor:
     """The fastest kernel that is exact."""
     if q.device.type != "cuda" or q.dtype == torch.float32:
         return torch_choice(q, k, v)
@@ -74,26 +61,8 @@ def flash(q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[T
     return _only(flash_attn_func(q, k, v))
 
 
-def in_eight_bits(
-    q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[Tensor, "B Lk K E"]
-) -> tuple[Tensor, ...]:
-    """Queries, keys and values in e4m3, then the factor of each for every sample and key head, a power of two.
-
-    One factor serves a whole tensor: e4m3 keeps its relative precision over 14 octaves, so that smaller heads lose
-    nothing. Keys are first taken from their mean over a sample's tokens: that moves all scores of a query alike, which
-    softmax does not see, and leaves less to round (arXiv:2411.10958, section 3.1).
-    """
-    k = k - k.mean(dim=1, keepdim=True)
-    rounded, factors = [], []
-    for x in (q, k, v):
-        factor = torch.exp2(torch.ceil(torch.log2(x.abs().amax().float().clamp(min=TINIEST) / LARGEST)))
-        rounded.append((x.float() / factor).to(torch.float8_e4m3fn))
-        factors.append(factor.expand(x.shape[0], k.shape[2]).contiguous())
-    return (*rounded, *factors)
-
-
-def flash_in_eight_bits(q: Tensor, k: Tensor, v: Tensor, of_q: Tensor, of_k: Tensor, of_v: Tensor) -> Tensor:
-    """FlashAttention 3 on e4m3; the result is in bfloat16.
+def eight_bit(q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[Tensor, "B Lk K E"]) -> Tensor:
+    """FlashAttention 3 on e4m3 for long sequences, where it pays; the result is in bfloat16. Shorter ones are exact.
 
     Raises:
         SettingsError: the package fa3-fwd is missing, or the device is no Hopper card.
@@ -103,20 +72,58 @@ def flash_in_eight_bits(q: Tensor, k: Tensor, v: Tensor, of_q: Tensor, of_k: Ten
             f"Attention in 8 bits needs a Hopper card and the package fa3-fwd; the device is {q.device}. "
             "Install it, or use exact attention."
         )
+    if q.shape[1] < EIGHT_BIT_FROM:
+        return exact(q, k, v)
     from fa3_fwd_interface import flash_attn_func
 
-    return _only(flash_attn_func(q, k, v, q_descale=of_q, k_descale=of_k, v_descale=of_v))
+    *rounded, of_q, of_k, of_v = in_eight_bits(q, k, v)
+    return _only(flash_attn_func(*rounded, q_descale=of_q, k_descale=of_k, v_descale=of_v))
 
 
-def emulated_in_eight_bits(q: Tensor, k: Tensor, v: Tensor, of_q: Tensor, of_k: Tensor, of_v: Tensor) -> Tensor:
-    """The same with exact products of the rounded values and float32 weights: what rounding costs, on any device."""
-    back = [x.float() * factor[:, None, :1, None] for x, factor in ((q, of_q), (k, of_k), (v, of_v))]
-    return torch_choice(*back)
+def emulated_eight_bit(
+    q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[Tensor, "B Lk K E"]
+) -> Tensor:
+    """Exact attention over the rounded values, of any length and on any device: what rounding costs."""
+    *rounded, of_q, of_k, of_v = in_eight_bits(q, k, v)
+    factors = (of_q, of_k, of_v)
+    back = [x.float() * factor[:, None, :1, None] for x, factor in zip(rounded, factors, strict=True)]
+    return torch_choice(*back).to(q.dtype)
 
 
-exact = Kernel(as_they_are, fastest)
-eight_bit = Kernel(in_eight_bits, flash_in_eight_bits)
-emulated_eight_bit = Kernel(in_eight_bits, emulated_in_eight_bits)
+def in_eight_bits(
+    q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[Tensor, "B Lk K E"]
+) -> tuple[Tensor, ...]:
+    """Queries, keys and values in e4m3, then the factor of each for every sample and key head, a power of two.
+
+    One factor serves a whole tensor: e4m3 keeps its relative precision over 14 octaves, so that smaller heads lose
+    nothing. Keys are first taken from their mean over a sample's tokens: that moves all scores of a query alike, which
+    softmax does not see, and leaves less to round (arXiv:2411.10958, section 3.1).
+    """
+    # Sums over all tokens as PyTorch makes them, which is faster than what its compiler makes of them.
+    mean = k.mean(dim=1, keepdim=True)
+    factors = [_factor(x) for x in (q, k - mean, v)]
+    rounding = _compiled_rounding() if q.is_cuda else _rounded
+    return (
+        rounding(q, None, factors[0]),
+        rounding(k, mean, factors[1]),
+        rounding(v, None, factors[2]),
+        *(factor.expand(q.shape[0], k.shape[2]).contiguous() for factor in factors),
+    )
+
+
+def _factor(x: Tensor) -> Float[Tensor, ""]:
+    largest = torch.linalg.vector_norm(x, float("inf")).float()
+    return torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST) / LARGEST)))
+
+
+def _rounded(x: Tensor, less: Tensor | None, factor: Tensor) -> Tensor:
+    x = x.float() if less is None else (x - less).float()
+    return (x / factor).to(torch.float8_e4m3fn)
+
+
+@cache
+def _compiled_rounding() -> Callable[[Tensor, Tensor | None, Tensor], Tensor]:
+    return torch.compile(_rounded, dynamic=True)
 
 
 def _only(found: Tensor | tuple[Tensor, ...]) -> Tensor:

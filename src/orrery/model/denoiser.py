@@ -157,8 +157,8 @@ class Denoiser:
         """Samples that are alike through all layers; keys and values are made where attention wants them."""
         samples = len(layout.lengths)
         for layer, text in zip(self._layers, layout.text, strict=True):
-            prepared = self._before_alike(x, *rope, *text, samples, layer, self._shape, self.kernel)
-            x = self._after(x, rearrange(self.kernel.run(*prepared), "b l n e -> (b l) (n e)"), layer, self._shape)
+            q, k, v = self._before_alike(x, *rope, *text, samples, layer, self._shape)
+            x = self._after(x, rearrange(self.kernel(q, k, v), "b l n e -> (b l) (n e)"), layer, self._shape)
         return x
 
     def through(self, x: Float[Tensor, "L D"], rope: Rope, layout: Layout, attend: Attend) -> Float[Tensor, "L D"]:
@@ -288,12 +288,11 @@ def before_attention_alike(
     samples: int,
     layer: Layer,
     shape: Shape,
-    kernel: Kernel,
-) -> tuple[Tensor, ...]:
-    """What a kernel makes of the same, of samples that are alike, with the keys and values of their text in front."""
+) -> tuple[Float[Tensor, "B l N E"], Float[Tensor, "B ml K E"], Float[Tensor, "B ml K E"]]:
+    """The same of samples that are alike, with the keys and values of their text in front, where they are needed."""
     q, k, v = before_attention(x, cos, sin, layer, shape)
     q, k, v, text_keys, text_values = (y.unflatten(0, (samples, -1)) for y in (q, k, v, text_keys, text_values))
-    return kernel.prepare(q, torch.cat([text_keys, k], dim=1), torch.cat([text_values, v], dim=1))
+    return q, torch.cat([text_keys, k], dim=1), torch.cat([text_values, v], dim=1)
 
 
 def after_attention(

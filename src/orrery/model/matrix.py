@@ -1,8 +1,7 @@
 """Weight matrices as the fast path multiplies by them: as they are, or in 8 bits (e4m3) with a scale for each row.
 
 The 8-bit product is opt-in: each row of the input gets the scale that takes its largest value to the largest number of
-the format, found anew at every call, and so does each row of the weight, once. The product itself is made without
-scales, for which cuBLAS has the faster kernels at a few hundred rows; what follows multiplies by both when it reads it.
+the format, found anew at every call, and so does each row of the weight, once.
 """
 
 from typing import Literal, NamedTuple
@@ -16,6 +15,9 @@ from torch.nn import Parameter
 Linears = Literal["exact", "fp8"]
 LARGEST = 448.0
 """Of e4m3."""
+SCALES_INSIDE_FROM = 1024
+"""Rows from which the product multiplies by the scales itself. Below, cuBLAS is faster without, by a quarter at 300
+rows (docs/log.md), and what follows multiplies by them when it reads the product."""
 TINIEST = 1e-12
 """Instead of the scale of a row of zeros."""
 
@@ -61,6 +63,15 @@ def multiply(x: Float[Tensor, "L I"], by: Matrix) -> Float[Tensor, "L O"]:
     if by.eight is None:
         return F.linear(x, by.weight)
     eight, scales = eight_bits(x)
+    if x.is_cuda and x.dtype == torch.bfloat16 and len(x) >= SCALES_INSIDE_FROM:
+        return torch._scaled_mm(
+            eight,
+            by.weight.T,
+            scale_a=scales,
+            scale_b=by.eight.rows[None],
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
     if x.is_cuda:
         one = by.eight.one
         found = torch._scaled_mm(
