@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from makers.samples import mixed, vision
+from makers.samples import mixed, tokens, vision
 from torch.utils.flop_counter import FlopCounterMode
 
 from orrery.cli.bench import Bench
@@ -15,10 +15,13 @@ from orrery.model.config import TINY, MoTConfig
 from orrery.model.operations import of_forward, of_reading
 from orrery.packing.pack import pack_samples, pack_text
 from orrery.packing.segment import Sample
-from orrery.runtime.bench_family import ROWS, Settings, bench_family
-from orrery.runtime.peers import diffusers_peer, latent_size
+from orrery.runtime.bench_family import bench_family, selected
+from orrery.runtime.family_report import Settings
+from orrery.runtime.family_rows import ROWS, psnr_of
+from orrery.runtime.peers import diffusers_peer, latent_size, transformers_peer
 from orrery.runtime.result import RANDOM_WEIGHTS
 from orrery.runtime.stopwatch import interleaved
+from orrery.runtime.ways import WRITERS
 from orrery.runtime.workloads import WORKLOADS, random_mot, sample_of
 
 CPU = torch.device("cpu")
@@ -72,10 +75,14 @@ def counted(call) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("config", [TINY, EDGE_LIKE, replace(TINY, action_sums=True)], ids=["qwen", "nemotron", "sums"])
-@torch.no_grad()
 def test_operations_are_those_that_pytorch_counts(config):
+    # With gradients switched on: what multiplies without them is not always seen by the counter.
     mot = random_mot(config, CPU, torch.float32)
-    pack = pack_samples(mixed(config), config.clock)
+    samples = [
+        replace(s, segments=tuple(replace(x, given=torch.zeros_like(x.given)) for x in s.segments))
+        for s in mixed(config)
+    ]
+    pack = pack_samples(samples, config.clock)
     memory = mot.read(pack.text)
     found = of_forward(mot, pack)
     assert (found.linear, found.attention) == counted(lambda: mot(pack, torch.full((len(pack.segments),), 0.5), memory))
@@ -84,41 +91,100 @@ def test_operations_are_those_that_pytorch_counts(config):
     linear, square = counted(lambda: mot.logits(mot.read(text).hidden[-1:]))
     # Without a mask PyTorch counts the pairs that causality leaves out.
     assert (found.linear, found.attention) == (linear, square * 38 // (2 * 37))
-    more = pack_text([Sample(token_ids=torch.arange(5))])
-    linear, square = counted(lambda: mot.read(more, past=mot.read(text)))
-    assert of_reading(mot, 5, 37).attention == 4 * (5 * 37 + 15) * config.heads * config.head_width * config.layers
+    one = pack_text([Sample(token_ids=torch.arange(1))])
+    past = mot.read(text)
+    found = of_reading(mot, 1, 37)
+    assert (found.linear, found.attention) == counted(lambda: mot.read(one, past=past))
+    assert (found * 3 + found).total == 4 * (found.linear + found.attention)
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("config", [TINY, EDGE_LIKE], ids=["qwen", "nemotron"])
+@torch.no_grad()
+def test_all_reasoners_read_and_write_alike_and_can_be_asked_again(config):
+    mot = loud_mot(config)
+    ways = {name: WRITERS[name](mot) for name in ("plain", "exact")} | {"transformers": transformers_peer(mot)}
+    ids = tokens(21, config.vocab, seed=5)
+    states = {name: way.read(ids) for name, way in ways.items()}
+    for _, scores in states.values():
+        torch.testing.assert_close(scores, states["plain"][1], atol=1e-4, rtol=1e-4)
+    written = {name: way.write(states[name], ids.tolist(), 9) for name, way in ways.items()}
+    assert written["exact"] == written["plain"]
+    assert written["transformers"] == written["plain"]
+    assert {name: way.write(states[name], ids.tolist(), 9) for name, way in ways.items()} == written
+
+
+@pytest.mark.oracle
 def test_rows_are_measured_in_every_way_and_kept_as_they_come(tmp_path, capsys):
     out = tmp_path / "bench.json"
+    rows = ("forward/policy-17", "sampling/policy-17-4", "sampling/video-480p-35", "packed/image-256-x1")
+    rows += ("packed/image-256-x2", "reasoner/prefill-512", "reasoner/decode-64")
     Bench(
         family="tiny",
-        against=("diffusers",),
+        against=("diffusers", "transformers"),
         variants=("plain", "exact", "fp8", "8bit"),
-        rows=("forward/policy-17",),
+        rows=rows,
         repeats=2,
+        warm_up=1,
         out=out,
     )()
     shown = capsys.readouterr().out
     assert RANDOM_WEIGHTS in shown
     document = json.loads(out.read_text())
     assert (document["format"], document["version"], document["weights_trained"]) == ("orrery.bench_family", 1, False)
-    (row,) = document["rows"]
-    assert row["tokens"] == 316
-    assert list(row["measured"]) == sorted(["diffusers", "plain", "exact", "fp8"])
-    assert set(row["left_out"]) == {"8bit"}
-    assert all(name in shown for name in ["diffusers", "plain", "exact", "fp8", "8bit", "not measured"])
-    for name, found in row["measured"].items():
-        assert found["seconds"]["count"] == 2
-        if name != "diffusers":
-            assert found["differences"]["diffusers"] < (0.1 if name == "fp8" else 1e-4)
+    found = {row["name"]: row for row in document["rows"]}
+    assert list(found) == [name for name in ROWS if name in rows]
+    assert all(name in shown for name in rows)
+    makes = {name: row for name, row in found.items() if not name.startswith("reasoner/") and "480p" not in name}
+    for row in makes.values():
+        assert set(row["measured"]) == {"diffusers", "plain", "exact", "fp8"}
+        assert set(row["left_out"]) == {"8bit"}
+    for name in ("reasoner/prefill-512", "reasoner/decode-64"):
+        assert set(found[name]["measured"]) == {"transformers", "plain", "exact", "fp8"}
+        assert found[name]["measured"]["exact"]["figures"]["tokens_per_s"] > 0
+    assert "forward/video-480p" in found["sampling/video-480p-35"]["left_out"]["all"]
+    row = found["forward/policy-17"]
+    assert (row["tokens"], row["text_tokens"]) == (316, 300)
+    for way, seen in row["measured"].items():
+        assert seen["seconds"]["count"] == 2
+        assert seen["faster"] == row["measured"]["diffusers"]["seconds"]["median"] / seen["seconds"]["median"]
+        if way != "diffusers":
+            assert seen["differences"]["diffusers"] < (0.1 if way == "fp8" else 1e-4)
+    seen = found["sampling/policy-17-4"]["measured"]
+    assert all(value is None or value > 60 for value in seen["exact"]["psnr_db"].values())
+    assert set(seen["fp8"]["psnr_db"]) == {
+        f"{way}, {kind}" for way in ("diffusers", "exact") for kind in ("vision", "action")
+    }
+    assert seen["exact"]["figures"]["first_action_ms"] == 1000 * seen["exact"]["seconds"]["median"]
+    assert found["packed/image-256-x2"]["tokens"] == 2 * 64
+    assert "times_the_rate_of_one_alone" in found["packed/image-256-x2"]["measured"]["exact"]["figures"]
 
 
-def test_what_is_known_is_told_before_the_first_row_and_after_each():
+def test_long_sampling_is_worked_out_from_one_pass_and_said_to_be(monkeypatch):
+    small = replace(WORKLOADS["video-480p"], frames=5, height=4, width=4)
+    monkeypatch.setitem(WORKLOADS, "video-480p", small)
+    names = ("forward/video-480p", "sampling/video-480p-35", "sampling/video-480p-4")
     told = []
-    names = ("forward/policy-17", "forward/policy-33")
-    bench_family(Settings(family="tiny", device="cpu", dtype="float32", rows=names, repeats=1), told.append)
-    assert [[row.name for row in found.rows] for found in told] == [[], list(names[:1]), list(names)]
+    settings = Settings(family="tiny", device="cpu", dtype="float32", rows=names, repeats=1, text_tokens=4)
+    found = bench_family(settings, told.append)
+    once, four, whole = (row.measured["exact"].seconds.median for row in found.rows)
+    assert (four, whole) == (4 * once, 70 * once)
+    assert [[row.name for row in seen.rows] for seen in told[:2]] == [[], ["forward/video-480p"]]
+    assert "estimated: 70 x forward/video-480p" in found.to_text()
+    assert found.rows[2].measured["exact"].figures["s_per_video"] == whole
+    whole_run = bench_family(replace(settings, rows=names[1:], whole=True), told.append)
+    assert [row.estimate for row in whole_run.rows] == ["", ""]
+    assert whole_run.rows[1].operations.total > 2 * 35 * found.rows[0].operations.total
+
+
+def test_peak_signal_to_noise_is_of_what_is_made():
+    segment = vision(TINY, 2, 4, 4, given=(0,))
+    expected = segment.clean.clone()
+    found = expected.clone()
+    found[0] += 100
+    assert psnr_of([segment], [found], [expected]) == {"vision": None}
+    found[1] += 0.1 * (expected[1].max() - expected[1].min())
+    assert psnr_of([segment], [found], [expected])["vision"] == pytest.approx(20, abs=0.01)
 
 
 def test_a_way_that_fails_is_left_out_and_the_others_go_on():
@@ -157,5 +223,6 @@ def test_a_peer_that_is_not_installed_is_named_with_its_extra(monkeypatch):
 
 
 def test_a_group_selects_its_rows():
-    settings = Settings(family="tiny", device="cpu", dtype="float32", rows=("forward",))
-    assert settings.selected == [name for name in ROWS if name.startswith("forward/")]
+    assert selected(("forward",)) == [name for name in ROWS if name.startswith("forward/")]
+    assert selected(()) == list(ROWS)
+    assert selected(("reasoner/decode-64", "forward/policy-17")) == ["forward/policy-17", "reasoner/decode-64"]

@@ -87,7 +87,8 @@ class Bench:
         self._write(found.to_json())
 
     def _measure_family(self, family: Literal["tiny", "edge", "nano", "super"]) -> None:
-        from orrery.runtime.bench_family import FamilyBench, Settings, bench_family
+        from orrery.runtime.bench_family import bench_family
+        from orrery.runtime.family_report import FamilyBench, Settings
 
         settings = Settings(
             family=family,

@@ -26,6 +26,9 @@ class Operations:
         """Both together."""
         return self.linear + self.attention
 
+    def __add__(self, other: "Operations") -> "Operations":
+        return Operations(linear=self.linear + other.linear, attention=self.attention + other.attention)
+
     def __mul__(self, times: int) -> "Operations":
         return Operations(linear=self.linear * times, attention=self.attention * times)
 

@@ -25,6 +25,7 @@ class Ceilings:
     attention: float | None
     """The same of attention without a mask, by the fastest kernel that is exact."""
     eight_bit_attention: float | None
+    """With the rounding of what it is given."""
     memory: float | None
     """Bytes a second, read and written."""
     sizes: dict[str, int]
@@ -53,7 +54,7 @@ class Ceilings:
             "attention": self.attention,
             "attention in 8 bits": self.eight_bit_attention,
         }
-        parts = [f"{name} {rate / 1e12:,.1f} TFLOP/s" for name, rate in rates.items() if rate is not None]
+        parts = [f"{name} {rate / 1e12:,.4g} TFLOP/s" for name, rate in rates.items() if rate is not None]
         parts += [f"memory {self.memory / 1e12:,.2f} TB/s"] if self.memory is not None else []
         return "ceilings here: " + ", ".join([*parts, *(f"{name}: {why}" for name, why in self.failed.items())])
 

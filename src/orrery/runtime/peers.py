@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orrery.errors import SettingsError
@@ -18,7 +19,7 @@ from orrery.model.mot import MoT, TextMemory, Velocity
 from orrery.packing.pack import Pack
 from orrery.packing.patches import patchify, unpatchify
 from orrery.packing.segment import Segment
-from orrery.weights.layouts import DIFFUSERS
+from orrery.weights.layouts import DIFFUSERS, EDGE_MODULES, OMNI_MODULES
 from orrery.weights.rename import published_shape
 
 
@@ -129,6 +130,92 @@ def diffusers_peer(mot: MoT) -> Diffusers:
     ).to(mot.embed.weight.device)
     _check_whole(peer)
     return Diffusers(transformer=peer.eval())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transformers:
+    """The text model of transformers 5.23 with our weights, its attention PyTorch's, nothing compiled."""
+
+    model: Any
+    head: Tensor
+    """The matrix of next-token scores."""
+
+    @torch.no_grad()
+    def read(self, token_ids: Tensor) -> tuple[Any, Tensor]:
+        """Its cache after a prompt, and the scores (V,) of what follows."""
+        return self._on(token_ids, None)
+
+    @torch.no_grad()
+    def write(self, state: tuple[Any, Tensor], prompt_ids: Sequence[int], count: int) -> list[int]:
+        """The likeliest tokens, one after the other, after what `read` gave; the cache is cut back to it first."""
+        cache, scores = state
+        cache.crop(len(prompt_ids) - cache.get_seq_length())
+        written: list[int] = []
+        while True:
+            token = scores.argmax(keepdim=True)
+            written.append(int(token))
+            if len(written) == count:
+                return written
+            cache, scores = self._on(token, cache)
+
+    def _on(self, token_ids: Tensor, cache: Any) -> tuple[Any, Tensor]:
+        out = self.model(input_ids=token_ids[None], past_key_values=cache, use_cache=True)
+        return out.past_key_values, F.linear(out.last_hidden_state[0, -1], self.head).float()
+
+
+def transformers_peer(mot: MoT) -> Transformers:
+    """The text towers of the released shapes as transformers builds them, with the weights of `mot`.
+
+    Raises:
+        SettingsError: transformers is not installed.
+    """
+    config = mot.config
+    gated = config.activation == "swiglu"
+    package = "transformers.models.qwen3_vl" if gated else "transformers.models.cosmos3_edge"
+    modeling = needed(f"{package}.modeling_{package.split('.')[-1]}", "transformers==5.23.0")
+    shape = {
+        "vocab_size": config.vocab,
+        "hidden_size": config.width,
+        "intermediate_size": config.ffn_width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_width,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.rope_theta,
+            "mrope_section": list(config.rope_axes),
+        },
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    if gated:
+        its_config, model, rotary = (
+            modeling.Qwen3VLTextConfig,
+            modeling.Qwen3VLTextModel,
+            modeling.Qwen3VLTextRotaryEmbedding,
+        )
+    else:
+        its_config, model, rotary = (
+            modeling.Cosmos3EdgeTextConfig,
+            modeling.Cosmos3EdgeTextModel,
+            modeling.Cosmos3EdgeTextRotaryEmbedding,
+        )
+    built = its_config(**shape)
+    built._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        peer = model(built)
+    layout, prefix = OMNI_MODULES if gated else EDGE_MODULES, "model.language_model."
+    names: dict[str, Any] = {}
+    for ours, _ in mot.named_parameters():
+        place = layout.published(ours)
+        names[ours] = None if place is None or ours == "lm_head.weight" else (place[0].removeprefix(prefix), place[1])
+    share(peer, mot, names)
+    peer.rotary_emb = rotary(built).to(mot.embed.weight.device)
+    _check_whole(peer)
+    return Transformers(model=peer.eval(), head=mot.lm_head.weight.detach())
 
 
 def _diffusers_config(config: MoTConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,11 @@ FAILURES = (ImportError, RuntimeError, SettingsError)
 """What a way to do it may fail with, while the others go on: a package or a device that it needs is missing, and all
 that PyTorch says of memory (`torch.cuda.OutOfMemoryError`) and of kernels that it lacks."""
 
-Call = Callable[[int], Any]
-"""Done once; told which time it is, 0 for the first."""
+Call = Callable[[Any], Any]
+"""Done once, with what `before` made for it."""
+
+# Seconds of the first call, its outcome, the peak of memory and the way's own part of it.
+_Seen = tuple[float, Any, int | None, int | None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +54,7 @@ def interleaved(
     warm_up: int,
     enough_s: float,
     least_repeats: int = 1,
+    before: Callable[[str, int], Any] | None = None,
 ) -> Round:
     """Make each way ready and warm, then time all of them once, again and again.
 
@@ -59,29 +64,20 @@ def interleaved(
         warm_up: calls of each before, at least one; none after the first that takes a second.
         enough_s: no further repeats are begun after so many seconds of them.
         least_repeats: but so many there are.
+        before: makes what a call is given, from the name of the way and the number of the call; takes no part in the
+            time. None gives the number.
     """
     found = Round()
+    made = before if before is not None else lambda _, index: index
     calls: dict[str, Call] = {}
-    seen: dict[str, tuple[float, Any, int | None, int | None]] = {}
+    seen: dict[str, _Seen] = {}
     for name, ready in ways.items():
-        before = _reset_peak(device)
-        began = time.perf_counter()
         try:
-            call = ready()
-            outcome = call(0)
-            wait(device)
-            first = last = time.perf_counter() - began
-            for index in range(1, warm_up):
-                if index > 1 and last > 1:
-                    break
-                last = seconds_of(call, index, device)
+            calls[name], seen[name] = _warmed(ready, partial(made, name), device, warm_up)
         except FAILURES as error:
             found.failed[name] = reason(error)
+        if name in found.failed:
             clear(device)
-            continue
-        calls[name] = call
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        seen[name] = (first, outcome, peak, None if peak is None else peak - before)
     times: dict[str, list[float]] = {name: [] for name in calls}
     began = time.perf_counter()
     for repeat in range(repeats):
@@ -89,7 +85,7 @@ def interleaved(
             break
         for name in list(calls):
             try:
-                times[name].append(seconds_of(calls[name], warm_up + repeat, device))
+                times[name].append(seconds_of(calls[name], made(name, warm_up + repeat), device))
             except FAILURES as error:
                 found.failed[name] = reason(error)
                 del calls[name], seen[name]
@@ -103,16 +99,34 @@ def interleaved(
     return found
 
 
-def seconds_of(call: Call, index: int, device: torch.device) -> float:
+def _warmed(
+    ready: Callable[[], Call], made: Callable[[int], Any], device: torch.device, warm_up: int
+) -> tuple[Call, _Seen]:
+    """What is timed, and what was seen of it so far. A function of its own: what failed is then held by nobody."""
+    lay_there = _reset_peak(device)
+    began = time.perf_counter()
+    call = ready()
+    outcome = call(made(0))
+    wait(device)
+    first = last = time.perf_counter() - began
+    for index in range(1, warm_up):
+        if index > 1 and last > 1:
+            break
+        last = seconds_of(call, made(index), device)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return call, (first, outcome, peak, None if peak is None else peak - lay_there)
+
+
+def seconds_of(call: Call, given: Any, device: torch.device) -> float:
     """Of one call: between two events of the GPU, or by the clock on a CPU."""
     wait(device)
     if device.type != "cuda":
         began = time.perf_counter()
-        call(index)
+        call(given)
         return time.perf_counter() - began
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
-    call(index)
+    call(given)
     end.record()
     end.synchronize()
     return start.elapsed_time(end) / 1000
