@@ -56,6 +56,19 @@ def test_velocities_are_those_of_the_plain_path(config):
 
 
 @torch.no_grad()
+def test_a_second_way_to_compute_holds_no_second_copy():
+    mot = random_mot(TINY)
+    pack, sigmas = asked(TINY)
+    memory = mot.read(pack.text)
+    first = Denoiser(mot, compiled=False)
+    held = [parameter.data_ptr() for parameter in mot.parameters()]
+    second = Denoiser(mot, compiled=False)
+    assert [parameter.data_ptr() for parameter in mot.parameters()] == held
+    for a, b in zip(*(way.lay_out(pack, memory)(pack.latents, sigmas) for way in (first, second)), strict=True):
+        assert torch.equal(a, b)
+
+
+@torch.no_grad()
 def test_samples_of_one_shape_go_through_one_call_of_attention():
     mot = random_mot(TINY)
     samples = [
@@ -127,3 +140,29 @@ def test_compiled_and_recorded_on_a_gpu(config, dtype):
         for a, b, scale in zip(found, plain, expected, strict=True):
             bound = (1e-4 if dtype == torch.float32 else 0.06) * max(1.0, scale.abs().max().item())
             torch.testing.assert_close(a, b, atol=bound, rtol=0)
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize("linears", ["exact", "fp8"])
+@torch.no_grad()
+def test_samples_that_are_alike_are_compiled_for_any_number_of_them(linears):
+    device = torch.device("cuda")
+    config = replace(TINY, head_width=32, rope_axes=(6, 5, 5))  # products in 8 bits need multiples of 16
+    mot = random_mot(config).to(device, torch.bfloat16)
+    mot.time_embed.float()
+    denoiser = Denoiser(mot, linears=linears)
+    for count in (1, 2, 3, 8):
+        samples = [
+            on_device(
+                Sample(token_ids=tokens(5, config.vocab, seed), segments=(vision(config, 3, 4, 4, seed=seed),)), device
+            )
+            for seed in range(count)
+        ]
+        pack = pack_samples(samples, config.clock)
+        memory, sigmas = mot.read(pack.text), torch.linspace(0.1, 0.9, count, device=device)
+        found = denoiser.lay_out(pack, memory)(pack.latents, sigmas)
+        for a, b in zip(found, mot(pack, sigmas, memory).velocity, strict=True):
+            torch.testing.assert_close(
+                a, b, atol=(0.06 if linears == "exact" else 0.2) * max(1.0, b.abs().max().item()), rtol=0
+            )

@@ -155,9 +155,11 @@ class Denoiser:
 
     def _through_alike(self, x: Float[Tensor, "L D"], rope: Rope, layout: Layout) -> Float[Tensor, "L D"]:
         """Samples that are alike through all layers; keys and values are made where attention wants them."""
-        samples = len(layout.lengths)
+        samples = (len(layout.lengths), -1)
+        cos, sin = (angle.unflatten(0, samples) for angle in rope)
         for layer, text in zip(self._layers, layout.text, strict=True):
-            q, k, v = self._before_alike(x, *rope, *text, samples, layer, self._shape)
+            keys, values = (y.unflatten(0, samples) for y in text)
+            q, k, v = self._before_alike(x.unflatten(0, samples), cos, sin, keys, values, layer, self._shape)
             x = self._after(x, rearrange(self.kernel(q, k, v), "b l n e -> (b l) (n e)"), layer, self._shape)
         return x
 
@@ -258,10 +260,19 @@ def joined(tower: Tower, linears: Linears) -> Layer:
 
 
 def _join(parts: Sequence[nn.Linear]) -> Tensor:
-    whole = torch.cat([part.weight.detach() for part in parts])
+    weights = [part.weight.detach() for part in parts]
+    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
+    if ends[:-1] == [weight.data_ptr() for weight in weights[1:]] and _of_one_storage(weights):
+        # Joined before, for another way to compute: both hold the same matrix.
+        return weights[0].as_strided((sum(map(len, weights)), weights[0].shape[1]), weights[0].stride())
+    whole = torch.cat(weights)
     for part, piece in zip(parts, whole.split([len(part.weight) for part in parts]), strict=True):
         part.weight.data = piece
     return whole
+
+
+def _of_one_storage(tensors: Sequence[Tensor]) -> bool:
+    return len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
 
 
 # The functions below look at each token alone, so that they are compiled once for any number of tokens and for all
@@ -271,27 +282,29 @@ def before_attention(
 ) -> tuple[Float[Tensor, "L N E"], Float[Tensor, "L K E"], Float[Tensor, "L K E"]]:
     """Queries, keys and values, normalised and turned."""
     projected = multiply(normed(x, layer.attention_norm, shape), layer.qkv)
-    widths = [n * shape.head_width for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
-    q, k, v = (y.unflatten(-1, (-1, shape.head_width)) for y in projected.split(widths, dim=-1))
     assert layer.q_norm is not None
     assert layer.k_norm is not None
+    # From the weights, which are constants to the compiler; the whole numbers of `shape` are unknowns to it.
+    all_heads, head_width = layer.out.weight.shape[1], layer.q_norm.shape[0]
+    kv_heads = (layer.qkv.weight.shape[0] - all_heads) // 2
+    q, k, v = (y.unflatten(-1, (-1, head_width)) for y in projected.split([all_heads, kv_heads, kv_heads], dim=-1))
     q, k = normed(q, layer.q_norm, shape), normed(k, layer.k_norm, shape)
     return rotate(q, (cos, sin)), rotate(k, (cos, sin)), v
 
 
 def before_attention_alike(
-    x: Float[Tensor, "L D"],
-    cos: Float[Tensor, "L 1 E"],
-    sin: Float[Tensor, "L 1 E"],
-    text_keys: Float[Tensor, "M K E"],
-    text_values: Float[Tensor, "M K E"],
-    samples: int,
+    x: Float[Tensor, "B l D"],
+    cos: Float[Tensor, "B l 1 E"],
+    sin: Float[Tensor, "B l 1 E"],
+    text_keys: Float[Tensor, "B m K E"],
+    text_values: Float[Tensor, "B m K E"],
     layer: Layer,
     shape: Shape,
 ) -> tuple[Float[Tensor, "B l N E"], Float[Tensor, "B ml K E"], Float[Tensor, "B ml K E"]]:
     """The same of samples that are alike, with the keys and values of their text in front, where they are needed."""
-    q, k, v = before_attention(x, cos, sin, layer, shape)
-    q, k, v, text_keys, text_values = (y.unflatten(0, (samples, -1)) for y in (q, k, v, text_keys, text_values))
+    # Cut into samples by the caller: the compiler loses itself in lengths that are quotients.
+    q, k, v = before_attention(x.flatten(0, 1), cos.flatten(0, 1), sin.flatten(0, 1), layer, shape)
+    q, k, v = (y.unflatten(0, x.shape[:2]) for y in (q, k, v))
     return q, torch.cat([text_keys, k], dim=1), torch.cat([text_values, v], dim=1)
 
 
