@@ -32,6 +32,9 @@ class Run:
     reuse: float | None = None
     """Extrapolate a turn of sampling instead of computing it while the velocity changes by no more than this share,
     such as 0.1: approximate, at a price that is not known beforehand. Every turn is computed if left out."""
+    offload: Literal["text", "all"] | None = None
+    """Leave the text tower, or all blocks, in CPU memory, and copy them to the device as they are needed: slower, for
+    models that do not fit."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out. The same number gives the same bytes."""
     family: str | None = None
@@ -69,6 +72,7 @@ class Run:
                 verify=self.verify,
                 report=tell,
                 speed=self.speed,
+                offload=self.offload,
             )
         if self.reuse is not None:
             model = replace(model, speed=replace(model.speed, reuse=self.reuse))

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from orrery.errors import CheckpointError, SettingsError
 from orrery.model.config import MoTConfig
 from orrery.model.mot import MoT
+from orrery.model.offload import Offload, leave_on_cpu, stays
 from orrery.model.vision import EdgeVision, QwenVision, vision_encoder
 from orrery.model.vision_config import VisionEncoderConfig
 from orrery.runtime.generate import Report
@@ -40,6 +41,7 @@ def load(
     verify: bool = True,
     report: Report | None = None,
     speed: Speed | str | None = None,
+    offload: Offload | None = None,
 ) -> Model:
     """Open a checkpoint for `orrery.run`.
 
@@ -54,6 +56,9 @@ def load(
         report: told the bytes hashed or read and how many there are; hashing comes first, then reading.
         speed: "plain", "fast", "fp8", "8bit" or a `Speed`. None: "fast" on a GPU in bfloat16, "plain" elsewhere. What
             an approximate speed costs is measured here, and stands in `Model.price`.
+        offload: "text" leaves the text tower in CPU memory, from where it comes to the device block by block, once a
+            prompt and once a written token; "all" the generation tower as well, at every sampling step. The numbers
+            stay the same to the bit (`model.offload`).
 
     Raises:
         SettingsError: a speed that the model, the device or this version does not have, or that costs too much.
@@ -77,9 +82,12 @@ def load(
         dtype=number,
         device=place,
         keep_float32=KEEP_FLOAT32,
+        stays=stays(mot, offload),
         eight_bit=stored.storage == "int8",
         progress=report,
     )
+    if offload is not None:
+        leave_on_cpu(mot, offload, place)
     eyes = None
     if plan.eyes is not None and plan.eyes_stored is not None:
         eyes = empty_eyes(plan.eyes)
@@ -110,9 +118,11 @@ def load(
             notes=tuple(note for note in (shadowing(source), *plan.notes) if note),
         ),
         tasks=plan.tasks,
+        offload=offload,
     )
     if asked is None:
-        asked = default_speed(place.type, dtype) if plan.mot.generates else Speed()
+        samples = plan.mot.generates and offload != "all"
+        asked = default_speed(place.type, dtype) if samples else Speed()
     return made_fast(model, asked)
 
 

@@ -9,6 +9,7 @@ import torch
 from orrery.errors import ContractError, TaskError
 from orrery.model.denoiser import Denoiser
 from orrery.model.mot import MoT
+from orrery.model.offload import Offload
 from orrery.model.vision import EdgeVision, QwenVision
 from orrery.model.vision_config import VisionEncoderConfig
 from orrery.runtime.outline import capabilities
@@ -69,11 +70,13 @@ class Model:
     """The network made fast; None asks the network itself. `runtime.price.made_fast` makes it."""
     price: Price | None = None
     """What an approximate speed costs; None where it is exact to rounding."""
+    offload: Offload | None = None
+    """Which weights wait in CPU memory (`model.offload`)."""
 
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        return self.mot.embed.weight.device
+        return self.mot.text_norm.weight.device
 
     @property
     def sight(self) -> Eyes:

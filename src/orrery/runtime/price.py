@@ -53,7 +53,12 @@ def made_fast(model: Model, speed: Speed, *, bound: float = BOUND) -> Model:
         raise SettingsError(
             "The fast path is of the generation tower, and this model was loaded without it. Leave speed out."
         )
-    device = mot.embed.weight.device
+    if model.offload == "all":
+        raise SettingsError(
+            "The fast path needs the generation tower on the device, and offload 'all' leaves it on the CPU. "
+            "Take the speed 'plain', or offload 'text'."
+        )
+    device = model.device
     if speed.linears == "fp8":
         _check_eight_bits(mot.config, device)
     on_gpu = device.type == "cuda"
@@ -75,7 +80,7 @@ def measure(mot: MoT, denoiser: Denoiser, *, domain: int = 0, columns: int | Non
         domain: of the actions.
         columns: of the actions; all that the model takes when None.
     """
-    pack = probe(mot.config, mot.embed.weight.device, domain=domain, columns=columns)
+    pack = probe(mot.config, mot.text_norm.weight.device, domain=domain, columns=columns)
     memory = mot.read(pack.text)
     plain, fast = mot.lay_out(pack, memory), denoiser.lay_out(pack, memory)
     errors: dict[str, float] = {segment.kind: 0.0 for segment in pack.segments}

@@ -140,6 +140,7 @@ def reproduce(
             dtype=dtype or manifest["dtype"],
             family=recorded.get("family"),
             speed=speed or Speed.from_json(manifest["speed"]),
+            offload=manifest.get("offload"),
         )
     except CheckpointError:
         changed = _changed(resolve(source), manifest["checkpoint"]["files"])

@@ -273,6 +273,7 @@ def _manifest(model: Model, plan: _Plan) -> dict[str, Any]:
         "device": str(model.device),
         "dtype": str(model.mot.embed.weight.dtype).removeprefix("torch."),
         "speed": model.speed.to_json(),
+        "offload": model.offload,
         "network": network,
         "price": None if model.price is None else dict(model.price.errors),
         "threads": torch.get_num_threads(),

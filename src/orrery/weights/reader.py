@@ -46,6 +46,7 @@ def load_into(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     keep_float32: tuple[str, ...] = (),
+    stays: tuple[str, ...] = (),
     ignore: tuple[str, ...] = (),
     eight_bit: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -63,6 +64,7 @@ def load_into(
         dtype: of floating tensors that were on the meta device; None keeps what is stored.
         device: of tensors that were on the meta device.
         keep_float32: names, or names of submodules, that are float32 whatever `dtype` says.
+        stays: names, or names of submodules, whose tensors stay on the CPU whatever `device` says.
         ignore: patterns (`*` stands for anything) of published names to leave unread.
         eight_bit: matrices may be stored as `weights.eight_bit` does; they are restored.
         progress: called with the bytes read and the bytes to read.
@@ -94,7 +96,8 @@ def load_into(
                     wanted = entry.dtype if not tensor.is_floating_point() else torch.float32 if kept else dtype
                     if wanted is None and entry.dtype == torch.int8 and tensor.is_floating_point():
                         wanted = torch.float32
-                    tensor = torch.empty(tensor.shape, dtype=wanted or entry.dtype, device=device)
+                    where = "cpu" if _is_under(place.ours, stays) else device
+                    tensor = torch.empty(tensor.shape, dtype=wanted or entry.dtype, device=where)
                     _put(module, place.ours, tensor)
                 if tensor.device.type == "cpu" and tensor.dtype == entry.dtype and tensor.is_contiguous():
                     read_bytes(file, entry, tensor.view(-1).view(torch.uint8))
