@@ -6,6 +6,7 @@ import pytest
 import torch
 from makers.samples import mixed, normal, on_device, tokens, vision
 
+from orrery.model import denoiser as denoiser_module
 from orrery.model.attention_kernels import exact
 from orrery.model.config import PICO, TINY, MoTConfig
 from orrery.model.denoiser import Denoiser
@@ -112,6 +113,61 @@ def test_products_in_8_bits_are_near_and_rows_do_not_disturb_each_other():
     assert 0.005 < error < 0.05
     louder = torch.cat([x[:1] * 1000, x[1:]])
     torch.testing.assert_close(multiply(louder, matrix(weight, "fp8"))[1:], eight[1:])
+
+
+def again(work, pool):
+    """In the place of a CUDA graph: does the work again, into the same memory."""
+    made = work()
+
+    def replay():
+        for kept, new in zip(made, work(), strict=True):
+            kept.copy_(new)
+
+    return replay, made
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
+@torch.no_grad()
+def test_samples_that_share_segments_keep_latents_of_their_own(device, monkeypatch):
+    """Both branches of guidance are made of the same segments, under other texts."""
+    if device == "cpu":
+        monkeypatch.setattr(denoiser_module, "cuda_graph", again)
+    mot = random_mot(TINY).to(device)
+    segments = (vision(TINY, 3, 4, 4, seed=1),)
+    for lengths in ((5, 5), (5, 3)):
+        samples = [
+            on_device(Sample(token_ids=tokens(length, TINY.vocab, length + i), segments=segments), torch.device(device))
+            for i, length in enumerate(lengths)
+        ]
+        samples[1] = replace(samples[1], segments=samples[0].segments)
+        pack = pack_samples(samples, TINY.clock)
+        assert pack.latents[0] is pack.latents[1]
+        memory, sigmas = mot.read(pack.text), torch.tensor([0.2, 0.8], device=device)
+        velocity = Denoiser(mot, compiled=False, recorded=True).lay_out(pack, memory)
+        for seed in (1, 2):
+            latents = [normal(3, 4, 32, seed=seed + branch).to(device) for branch in (10, 20)]
+            expected = mot(pack.with_latents(latents), sigmas, memory).velocity
+            for a, b in zip(velocity(latents, sigmas), expected, strict=True):
+                torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_layouts_of_one_shape_may_be_asked_in_turn(monkeypatch):
+    monkeypatch.setattr(denoiser_module, "cuda_graph", again)
+    mot, sigmas = random_mot(TINY), torch.tensor([0.4])
+    denoiser = Denoiser(mot, compiled=False, recorded=True)
+    packs = [
+        pack_samples(
+            [Sample(token_ids=tokens(5, TINY.vocab, seed), segments=(vision(TINY, 3, 4, 4, given=given, seed=seed),))],
+            TINY.clock,
+        )
+        for seed, given in ((1, ()), (2, (0,)))
+    ]
+    velocities = [denoiser.lay_out(pack, mot.read(pack.text)) for pack in packs]
+    for turn in (0, 1, 0):
+        pack = packs[turn]
+        expected = mot(pack, sigmas).velocity
+        torch.testing.assert_close(velocities[turn](pack.latents, sigmas)[0], expected[0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.gpu

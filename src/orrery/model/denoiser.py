@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from orrery.model.mot import Block, MoT, RMSNorm, Rope, TextMemory, Tower, Veloc
 from orrery.packing.apart import put_together, taken_apart
 from orrery.packing.pack import Pack
 
+T = TypeVar("T")
 GRAPH_TOKENS = 16384
 """Up to this many tokens a pass is recorded; above, launching takes no time beside the work, and memory is dear."""
 GRAPHS_KEPT = 8
@@ -79,13 +80,16 @@ class Layout:
         return len(set(self.lengths)) == len(set(self.text_lengths)) == 1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Recorded:
     """One shape's graph and the memory that it reads and writes."""
 
-    graph: torch.cuda.CUDAGraph
-    inputs: Sequence[Tensor]
+    replay: Callable[[], None]
+    inputs: list[Tensor]
+    """Those of the layout, then the latents and the noise levels."""
     velocity: Latents
+    layout: Layout | None
+    """Whose numbers lie in the inputs."""
 
 
 class Denoiser:
@@ -99,7 +103,7 @@ class Denoiser:
         linears: Linears = "exact",
         kernel: Kernel = exact,
         compiled: bool = True,
-        recorded: bool = True,
+        recorded: bool | None = None,
     ) -> None:
         """Join the matrices.
 
@@ -107,14 +111,15 @@ class Denoiser:
             linears: arithmetic of the projections.
             kernel: what attention runs on.
             compiled: whether what looks at each token alone is compiled.
-            recorded: whether small layouts become CUDA graphs, on a GPU.
+            recorded: whether small layouts become CUDA graphs; None: on a GPU.
 
         Raises:
             ValueError: the model has no generation tower.
         """
         if not mot.config.generates:
             raise ValueError("This model only reads and writes text: it was loaded without its generation tower.")
-        self.mot, self.kernel, self.recorded = mot, kernel, recorded
+        self.mot, self.kernel = mot, kernel
+        self.recorded = mot.embed.weight.is_cuda if recorded is None else recorded
         towers = [cast(Block, block).generation for block in mot.blocks]
         self._layers = [joined(tower, linears) for tower in towers if tower is not None]
         self._shape = shape_of(mot.config)
@@ -135,7 +140,7 @@ class Denoiser:
             The velocity under it. What a call returns stays as it is when the next one is made.
         """
         layout = layout_of(pack, memory)
-        if self.recorded and pack.positions.is_cuda and sum(layout.lengths) <= GRAPH_TOKENS:
+        if self.recorded and sum(layout.lengths) <= GRAPH_TOKENS:
             return self._replayed(layout)
 
         def velocity(latents: Latents, sigmas: Tensor) -> Latents:
@@ -189,45 +194,51 @@ class Denoiser:
         pack = layout.pack
         sigmas = torch.zeros(len(pack.segments), device=pack.positions.device)
         tensors: list[Tensor] = []
-        key = taken_apart((layout, sigmas), tensors)
+        of_layout = taken_apart(layout, tensors)
+        # Apart, since segments of several samples may be the same tensors, and their latents are not.
+        fixed = len(tensors)
+        key = (of_layout, taken_apart((pack.latents, sigmas), tensors))
         if key not in self._graphs:
-            self._graphs[key] = self._record((layout, sigmas), tensors)
+            self._graphs[key] = self._record((layout, pack.latents, sigmas), tensors)
         self._graphs.move_to_end(key)
         while len(self._graphs) > GRAPHS_KEPT:
             self._graphs.popitem(last=False)
         known = self._graphs[key]
-        torch._foreach_copy_(list(known.inputs), tensors)
-        # As `taken_apart` finds them: latents are the pack's last tensors, and sigmas the last of all.
-        places = {id(tensor): place for place, tensor in zip(known.inputs, tensors, strict=True)}
-        mine = [places[id(x)] for x in pack.latents]
-        level = places[id(sigmas)]
 
         def velocity(latents: Latents, sigmas: Tensor) -> Latents:
-            torch._foreach_copy_(mine, latents)
-            level.copy_(sigmas)
-            known.graph.replay()
+            if known.layout is not layout:
+                # Another layout of the same shape was asked about in between.
+                torch._foreach_copy_(known.inputs[:fixed], tensors[:fixed])
+                known.layout = layout
+            torch._foreach_copy_(known.inputs[fixed:], [*latents, sigmas])
+            known.replay()
             return [x.clone() for x in known.velocity]
 
         return velocity
 
-    def _record(self, asked: tuple[Layout, Tensor], tensors: Sequence[Tensor]) -> Recorded:
+    def _record(self, asked: tuple[Layout, Latents, Tensor], tensors: Sequence[Tensor]) -> Recorded:
         inputs = [tensor.clone() for tensor in tensors]
 
         def work() -> Latents:
             # Put together anew each time: segments keep what they have worked out, and it has to be in the recording.
-            layout, sigmas = put_together(asked, iter(inputs))
-            return self._work(layout, layout.pack.latents, sigmas)
+            return self._work(*put_together(asked, iter(inputs)))
 
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                work()
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            velocity = work()
-        return Recorded(graph=graph, inputs=inputs, velocity=velocity)
+        replay, velocity = cuda_graph(work, self._pool)
+        return Recorded(replay=replay, inputs=inputs, velocity=velocity, layout=None)
+
+
+def cuda_graph(work: Callable[[], T], pool: Any) -> tuple[Callable[[], None], T]:
+    """What does a piece of work again, in the same memory, and what it makes there."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UP):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        made = work()
+    return graph.replay, made
 
 
 def layout_of(pack: Pack, memory: TextMemory) -> Layout:

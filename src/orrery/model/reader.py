@@ -4,6 +4,7 @@
 token is recorded once as a CUDA graph: it reads every weight once and waits for nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from orrery.model.attention import attend, rotate
-from orrery.model.denoiser import WARM_UP, Layer, Shape, after_attention, joined, normed, shape_of
+from orrery.model.denoiser import Layer, Shape, after_attention, cuda_graph, joined, normed, shape_of
 from orrery.model.matrix import Linears, multiply
 from orrery.model.mot import Block, LayerMemory, MoT, TextMemory
 from orrery.model.vision import VisionFeatures
@@ -41,7 +42,8 @@ class Cache:
     position: Float[Tensor, "3 1"]
     place: Tensor
     """(1,), where the token stands in the cache."""
-    graph: torch.cuda.CUDAGraph | None
+    replay: Callable[[], None] | None
+    """None where nothing was recorded."""
     logits: Float[Tensor, " V"]
     """Of the recorded step."""
 
@@ -50,9 +52,12 @@ class Reader:
     """A text tower made fast. It shares the weights of the model, whose matrices become parts of the joined ones."""
 
     @torch.no_grad()
-    def __init__(self, mot: MoT, *, linears: Linears = "exact", compiled: bool = True, recorded: bool = True) -> None:
+    def __init__(
+        self, mot: MoT, *, linears: Linears = "exact", compiled: bool = True, recorded: bool | None = None
+    ) -> None:
         """Join the matrices; arguments as for `Denoiser`."""
-        self.mot, self.recorded = mot, recorded
+        self.mot = mot
+        self.recorded = mot.embed.weight.is_cuda if recorded is None else recorded
         config = mot.config
         self._layers = [_joined(cast(Block, block), linears) for block in mot.blocks]
         self._shape = shape_of(config)
@@ -102,23 +107,15 @@ class Reader:
             token_id=torch.zeros(1, dtype=torch.long, device=weight.device),
             position=torch.zeros(3, 1, device=weight.device),
             place=torch.zeros(1, dtype=torch.long, device=weight.device),
-            graph=None,
+            replay=None,
             logits=torch.zeros(config.vocab, device=weight.device),
         )
 
     def _record(self, cache: Cache) -> Cache:
-        if not (self.recorded and cache.logits.is_cuda):
+        if not self.recorded:
             return cache
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                self.take_in(cache)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits = self.take_in(cache)
-        return Cache(**{**vars(cache), "graph": graph, "logits": logits})
+        replay, logits = cuda_graph(lambda: self.take_in(cache), None)
+        return Cache(**{**vars(cache), "replay": replay, "logits": logits})
 
     def take_in(self, cache: Cache) -> Float[Tensor, " V"]:
         """One token at its place in the cache; the logits of the next one."""
@@ -154,9 +151,9 @@ class Writer:
         cache.position.fill_(position)
         cache.place.fill_(self._length)
         self._length += 1
-        if cache.graph is None:
+        if cache.replay is None:
             return self._reader.take_in(cache)
-        cache.graph.replay()
+        cache.replay()
         return cache.logits
 
 
