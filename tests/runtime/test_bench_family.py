@@ -9,6 +9,7 @@ import torch
 from makers.samples import mixed, tokens, vision
 from torch.utils.flop_counter import FlopCounterMode
 
+from orrery.cli import main as command_line
 from orrery.cli.bench import Bench
 from orrery.errors import SettingsError
 from orrery.model.config import TINY, MoTConfig
@@ -16,8 +17,9 @@ from orrery.model.operations import of_forward, of_reading
 from orrery.packing.pack import pack_samples, pack_text
 from orrery.packing.segment import Sample
 from orrery.runtime.bench_family import bench_family, selected
+from orrery.runtime.ceilings import ceilings
 from orrery.runtime.family_report import Settings
-from orrery.runtime.family_rows import ROWS, psnr_of
+from orrery.runtime.family_rows import ROWS, Stand, psnr_of
 from orrery.runtime.peers import diffusers_peer, latent_size, transformers_peer
 from orrery.runtime.result import RANDOM_WEIGHTS
 from orrery.runtime.stopwatch import interleaved
@@ -199,6 +201,31 @@ def test_a_way_that_fails_is_left_out_and_the_others_go_on():
 def test_no_further_repeats_are_begun_after_enough_time():
     calls = {"a": lambda: lambda index: index}
     assert interleaved(calls, CPU, repeats=9, warm_up=1, enough_s=0.0, least_repeats=2).taken["a"].timing.count == 2
+
+
+@torch.no_grad()
+def test_a_way_whose_numbers_are_none_is_left_out():
+    settings = Settings(family="tiny", device="cpu", dtype="float32", repeats=1)
+    mot = random_mot(TINY, CPU, torch.float32)
+    mot.vision_out.bias.fill_(float("nan"))
+    stand = Stand(
+        settings=settings,
+        mot=mot,
+        ceilings=ceilings(CPU, torch.float32),
+        denoisers={"plain": mot},
+        writers={},
+        failed={},
+    )
+    row = ROWS["forward/policy-17"](stand, "forward/policy-17")
+    assert (row.measured, row.left_out) == ({}, {"plain": "what came out is not finite"})
+
+
+def test_the_command_takes_several_rows_and_ways(monkeypatch, capsys):
+    line = "orrery bench --family tiny --variants plain exact --rows forward/policy-17 packed/image-256-x1 --repeats 1"
+    monkeypatch.setattr("sys.argv", line.split())
+    command_line.main()
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("forward/policy-17:", "packed/image-256-x1:", "plain", "exact"))
 
 
 @pytest.mark.parametrize(

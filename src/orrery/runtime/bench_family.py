@@ -6,6 +6,7 @@ others in `runtime.peers`; what the device could do at best is measured first, b
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -25,6 +26,8 @@ from orrery.runtime.workloads import random_mot
 from orrery.tasks.checks import nearest
 
 FAMILIES = {config.family: config for config in (TINY, EDGE, NANO, SUPER)}
+COMPILED_FORMS = 64
+"""Of one function: for each way, for one sample and for several."""
 Way = TypeVar("Way")
 
 
@@ -42,6 +45,13 @@ def bench_family(settings: Settings, report: Callable[[FamilyBench], None]) -> F
     device = torch.device(settings.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
+    with _room_to_compile(device):
+        return _measure(settings, names, device, report)
+
+
+def _measure(
+    settings: Settings, names: list[str], device: torch.device, report: Callable[[FamilyBench], None]
+) -> FamilyBench:
     dtype = getattr(torch, settings.dtype)
     rates = ceilings(device, dtype)
     mot = random_mot(FAMILIES[settings.family], device, dtype, settings.seed)
@@ -113,6 +123,15 @@ def _built(
             failed[name] = reason(error)
         clear(mot.embed.weight.device)
     return built, failed
+
+
+def _room_to_compile(device: torch.device) -> AbstractContextManager[object]:
+    """Several ways share the functions that are compiled, and beyond the usual number of forms PyTorch gives up."""
+    if device.type != "cuda":
+        return nullcontext()
+    import torch._dynamo.config
+
+    return torch._dynamo.config.patch(recompile_limit=COMPILED_FORMS)
 
 
 def _allocated(device: torch.device) -> int:

@@ -37,6 +37,8 @@ LONG = ("video-480p", "video-720p")
 AT_ONCE = (1, 2, 4, 8, 16, 32)
 PROMPTS = (512, 4096)
 WRITTEN = 64
+TINIEST = 1e-30
+"""Instead of the size of what is all zeros."""
 OTHER_TEXT = 1_000_000
 """Added to the seed of the prompt for the negative one."""
 
@@ -68,9 +70,9 @@ class Stand:
         warm_up: int | None = None,
         before: Callable[[str, int], Any] | None = None,
     ) -> Round:
-        """All ways in turn, as often as the settings say."""
+        """All ways in turn, as often as the settings say; what gives no numbers counts as failed."""
         s = self.settings
-        return interleaved(
+        seen = interleaved(
             ways,
             self.device,
             repeats=s.repeats,
@@ -79,6 +81,10 @@ class Stand:
             least_repeats=least_repeats,
             before=before,
         )
+        for name in [name for name, taken in seen.taken.items() if not _finite(taken.outcome)]:
+            del seen.taken[name]
+            seen.failed[name] = "what came out is not finite"
+        return seen
 
     def sample(self, workload: Workload, seed: int = 0) -> Sample:
         """A request of that size."""
@@ -206,7 +212,7 @@ def sampling(stand: Stand, name: str) -> Row:
     )
     return Row(
         name=name,
-        tokens=first_tokens(first),
+        tokens=sum(segment.tokens for segment in first.segments),
         text_tokens=sum(pack.text.lengths),
         operations=operations,
         measured=found,
@@ -357,7 +363,8 @@ def measured(
 
 def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """||found - expected|| / ||expected||, the largest of any tensor."""
-    return max(float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True))
+    pairs = zip(found, expected, strict=True)
+    return max(float((a - b).norm() / b.norm().clamp(min=TINIEST)) for a, b in pairs)
 
 
 def psnr_of(segments: Sequence[Segment], found: Latents, expected: Latents) -> dict[str, float | None]:
@@ -370,14 +377,13 @@ def psnr_of(segments: Sequence[Segment], found: Latents, expected: Latents) -> d
     return ratios
 
 
+def _finite(outcome: Sequence[Tensor | int]) -> bool:
+    return all(bool(x.isfinite().all()) for x in outcome if isinstance(x, Tensor))
+
+
 def bytes_of(matrices: Sequence[Tensor], *, eight_bit: bool) -> int:
     """What is read of them at least, as they are or in 8 bits."""
     return sum(matrix.numel() * (1 if eight_bit else matrix.itemsize) for matrix in matrices)
-
-
-def first_tokens(sample: Sample) -> int:
-    """Generation tokens of a sample."""
-    return sum(segment.tokens for segment in sample.segments)
 
 
 def _made(workload: Workload, median: float) -> dict[str, float]:
