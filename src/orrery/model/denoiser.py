@@ -126,6 +126,7 @@ class Denoiser:
         self._before = torch.compile(before_attention, dynamic=True) if compiled else before_attention
         self._before_alike = torch.compile(before_attention_alike, dynamic=True) if compiled else before_attention_alike
         self._after = torch.compile(after_attention, dynamic=True) if compiled else after_attention
+        self._inside = torch.compile(inside_mlp, dynamic=True) if compiled else inside_mlp
         self._graphs: OrderedDict[Any, Recorded] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
@@ -165,14 +166,22 @@ class Denoiser:
         for layer, text in zip(self._layers, layout.text, strict=True):
             keys, values = (y.unflatten(0, samples) for y in text)
             q, k, v = self._before_alike(x.unflatten(0, samples), cos, sin, keys, values, layer, self._shape)
-            x = self._after(x, rearrange(self.kernel(q, k, v), "b l n e -> (b l) (n e)"), layer, self._shape)
+            x = self.after(x, rearrange(self.kernel(q, k, v), "b l n e -> (b l) (n e)"), layer)
         return x
+
+    def after(self, x: Float[Tensor, "L D"], attended: Float[Tensor, "L Q"], layer: Layer) -> Float[Tensor, "L D"]:
+        """The rest of a layer; x may be written over."""
+        if layer.out.eight is not None:
+            return self._after(x, attended, layer, self._shape)
+        # Products that add to x where it lies spare a copy of it, which the compiler would make.
+        x.addmm_(attended, layer.out.weight.T)
+        return x.addmm_(self._inside(x, layer, self._shape), layer.down.weight.T)
 
     def through(self, x: Float[Tensor, "L D"], rope: Rope, layout: Layout, attend: Attend) -> Float[Tensor, "L D"]:
         """Tokens, all or some of them, through all layers; `attend` alone looks at several at a time."""
         for layer, (text_keys, text_values) in zip(self._layers, layout.text, strict=True):
             q, k, v = self._before(x, *rope, layer, self._shape)
-            x = self._after(x, attend(q, k, v, text_keys, text_values), layer, self._shape)
+            x = self.after(x, attend(q, k, v, text_keys, text_values), layer)
         return x
 
     def attend(
@@ -324,13 +333,16 @@ def after_attention(
 ) -> Float[Tensor, "L D"]:
     """Add what attention found, then the MLP."""
     x = x + multiply(attended, layer.out)
+    return x + multiply(inside_mlp(x, layer, shape), layer.down)
+
+
+def inside_mlp(x: Float[Tensor, "L D"], layer: Layer, shape: Shape) -> Float[Tensor, "L F"]:
+    """The MLP up to what its last matrix is given."""
     y = multiply(normed(x, layer.mlp_norm, shape), layer.up)
-    if shape.gated:
-        gate, y = y.chunk(2, dim=-1)
-        y = F.silu(gate) * y
-    else:
-        y = F.relu(y).square()
-    return x + multiply(y, layer.down)
+    if not shape.gated:
+        return F.relu(y).square()
+    gate, y = y.chunk(2, dim=-1)
+    return F.silu(gate) * y
 
 
 def normed(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
