@@ -236,6 +236,7 @@ def test_the_command_takes_several_rows_and_ways(monkeypatch, capsys):
         ({"family": "tiny", "repeats": 0}, "got 0"),
         ({"family": "tiny", "dtype": "float16"}, "float16"),
         ({"rows": ("forward",)}, "--family"),
+        ({"family": "tiny", "speed": "fp8"}, "--variants"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, said):
@@ -252,4 +253,6 @@ def test_a_peer_that_is_not_installed_is_named_with_its_extra(monkeypatch):
 def test_a_group_selects_its_rows():
     assert selected(("forward",)) == [name for name in ROWS if name.startswith("forward/")]
     assert selected(()) == list(ROWS)
+    assert selected(("sampling/policy-33",)) == ["sampling/policy-33-4", "sampling/policy-33-35"]
+    assert selected(("packed/policy-17-x1",)) == ["packed/policy-17-x1"]
     assert selected(("reasoner/decode-64", "forward/policy-17")) == ["forward/policy-17", "reasoner/decode-64"]

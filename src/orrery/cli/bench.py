@@ -44,7 +44,8 @@ class Bench:
     variants: tuple[Literal["plain", "exact", "fp8", "8bit"], ...] = ("plain", "exact")
     """Ours: as the model is, made fast, with products in 8 bits (half as much memory again), with attention too."""
     rows: tuple[str, ...] = ()
-    """What is measured, by name or group, such as forward or forward/video-720p; everything if left out."""
+    """What is measured, by name or its beginning: forward, sampling/policy-17, forward/video-720p; everything if left
+    out."""
     warm_up: int = 3
     """Calls of each kind before any is timed."""
     whole: bool = False
@@ -87,6 +88,8 @@ class Bench:
         self._write(found.to_json())
 
     def _measure_family(self, family: Literal["tiny", "edge", "nano", "super"]) -> None:
+        if self.speed is not None:
+            raise SettingsError(f"speed belongs to a checkpoint, got {self.speed!r}. A family takes --variants.")
         from orrery.runtime.bench_family import bench_family
         from orrery.runtime.family_report import FamilyBench, Settings
 

@@ -96,16 +96,19 @@ def _measure(
 
 
 def selected(asked: tuple[str, ...]) -> list[str]:
-    """Rows by name or group, in the order of measuring; all for none.
+    """Rows by name, or by the beginning of it up to a slash or a dash, in the order of measuring; all for none.
 
     Raises:
-        SettingsError: there is no row and no group of that name.
+        SettingsError: no row begins so.
     """
-    groups = dict.fromkeys(name.split("/")[0] for name in ROWS)
-    for name in asked:
-        if name not in ROWS and name not in groups:
-            raise SettingsError(f"There is no row {name!r}. {nearest(name, [*groups, *ROWS])}")
-    return [name for name in ROWS if not asked or {name, name.split("/")[0]} & set(asked)]
+
+    def begins(name: str, asked_for: str) -> bool:
+        return f"{name}/".startswith((f"{asked_for}/", f"{asked_for}-"))
+
+    for wrong in (word for word in asked if not any(begins(name, word) for name in ROWS)):
+        groups = dict.fromkeys(name.split("/")[0] for name in ROWS)
+        raise SettingsError(f"There is no row {wrong!r}. {nearest(wrong, [*groups, *ROWS])}")
+    return [name for name in ROWS if not asked or any(begins(name, word) for word in asked)]
 
 
 def _built(

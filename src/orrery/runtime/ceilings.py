@@ -55,7 +55,7 @@ class Ceilings:
             "attention in 8 bits": self.eight_bit_attention,
         }
         parts = [f"{name} {rate / 1e12:,.4g} TFLOP/s" for name, rate in rates.items() if rate is not None]
-        parts += [f"memory {self.memory / 1e12:,.2f} TB/s"] if self.memory is not None else []
+        parts += [f"memory {self.memory / 1e12:,.3g} TB/s"] if self.memory is not None else []
         return "ceilings here: " + ", ".join([*parts, *(f"{name}: {why}" for name, why in self.failed.items())])
 
 
