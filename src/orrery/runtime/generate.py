@@ -17,6 +17,7 @@ from orrery.flow.samplers import Latents, Query, Sampler, held
 from orrery.model.mot import LaysOut, MoT, TextMemory, Velocity
 from orrery.packing.pack import Pack, pack_samples, pack_text
 from orrery.packing.segment import Sample
+from orrery.runtime.stages import Stages
 
 Report = Callable[[int, int], None]
 """Told after every turn how many are done, and how many there are."""
@@ -69,17 +70,21 @@ def generate(
     report: Report | None = None,
     watch: Watch | None = None,
     denoiser: LaysOut | None = None,
+    stages: Stages | None = None,
 ) -> list[Latents]:
     """Run all jobs to their end, packed; frames that are given come back unchanged.
 
     Args:
         denoiser: the same model made fast (`model.denoiser`, over several GPUs `runtime.several`); None asks the model
             itself.
+        stages: told the seconds of reading the text and of sampling.
 
     Returns:
         The data latents of each job, one (T, P, C) for each segment.
     """
     memories = read_once(mot, jobs)
+    if stages is not None:
+        stages.lap("read text")
     samplers = [
         held(job.sampler, [s.pinned(s.clean) for s in job.sample.segments], [~s.active for s in job.sample.segments])
         for job in jobs
@@ -113,6 +118,8 @@ def generate(
         turn += 1
         if report is not None:
             report(turn, turns)
+    if stages is not None:
+        stages.lap("sample")
     return [finished[index] for index in range(len(jobs))]
 
 

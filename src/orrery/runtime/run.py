@@ -25,6 +25,7 @@ from orrery.runtime.model import Model
 from orrery.runtime.prepare import Prepared, finish, prepare
 from orrery.runtime.reason import Reader, ask, see
 from orrery.runtime.result import RANDOM_WEIGHTS, SYNTHETIC, Result
+from orrery.runtime.stages import Stages
 from orrery.runtime.trace import mark
 from orrery.tasks.contract import ActionContract
 from orrery.tasks.defaults import resolve
@@ -59,6 +60,7 @@ def run(
     on_text: Show | None = None,
     envelope: Choice = "contract",
     trace: bool = False,
+    stages: Stages | None = None,
 ) -> Result: ...
 @overload
 def run(
@@ -69,6 +71,7 @@ def run(
     on_text: Show | None = None,
     envelope: Choice = "contract",
     trace: bool = False,
+    stages: Stages | None = None,
 ) -> list[Result]: ...
 def run(
     model: Model,
@@ -78,6 +81,7 @@ def run(
     on_text: Show | None = None,
     envelope: Choice = "contract",
     trace: bool = False,
+    stages: Stages | None = None,
 ) -> Result | list[Result]:
     """Carry out one request, or several of any tasks in one pack; each comes out as it would alone.
 
@@ -88,6 +92,7 @@ def run(
         envelope: what the actions of a policy are held to; "contract": what `Envelope.of` makes of the checkpoint's
             contract, where it has one and is trained; None: nothing but being finite.
         trace: mark every stage in the manifest, for `reproduce`. It waits for the device after each sampling turn.
+        stages: told the seconds of every stage. It waits for the device after each.
 
     Raises:
         OrreryError: a request that cannot be carried out; then nothing was sampled.
@@ -96,18 +101,20 @@ def run(
     every = [requests] if isinstance(requests, Request) else list(requests)
     if not every:
         raise RequestError("There is nothing to run: the list of requests is empty. Give at least one.")
-    plans = [_plan(model, request) for request in every]
+    if stages is not None:
+        stages.begin()
+    plans = [_plan(model, request, stages) for request in every]
     asked = [(plan.request, plan.contract) for plan in plans]
     held_to = envelopes(model, asked, envelope)
     packed = [plan.prepared for plan in plans if plan.prepared is not None]
-    stages: list[list[dict[str, Any]]] = [[_encoded(prepared)] if trace else [] for prepared in packed]
+    kept: list[list[dict[str, Any]]] = [[_encoded(prepared)] if trace else [] for prepared in packed]
 
     def watch(index: int, turn: int, latents: Latents) -> None:
-        stages[index].append(mark(f"sampler step {turn}" if turn else "noise", latents))
+        kept[index].append(mark(f"sampler step {turn}" if turn else "noise", latents))
 
     jobs = [prepared.job for prepared in packed]
-    sampled = iter(generate(model.mot, jobs, report, watch if trace else None, model.denoiser) if jobs else [])
-    made = iter(stages)
+    latents = generate(model.mot, jobs, report, watch if trace else None, model.denoiser, stages) if jobs else []
+    sampled, made = iter(latents), iter(kept)
     results = []
     for plan in plans:
         if plan.prepared is None:
@@ -116,14 +123,18 @@ def run(
         else:
             results.append(finish(model, plan.prepared, next(sampled), _manifest(model, plan)))
             marks = next(made)
+        if stages is not None:
+            stages.lap("answer" if plan.prepared is None else "decode")
         if trace:
             manifest = {**results[-1].manifest, "stages": [*marks, _ended(results[-1])]}
             results[-1] = replace(results[-1], manifest=manifest)
     results = guarded(results, asked, held_to)
+    if stages is not None:
+        stages.lap("guard")
     return results[0] if isinstance(requests, Request) else results
 
 
-def _plan(model: Model, request: Request) -> _Plan:
+def _plan(model: Model, request: Request, stages: Stages | None) -> _Plan:
     request, hashes = with_actions(request)
     task = request.row
     contract = model.contract(request.embodiment) if task.action is not None else None
@@ -136,13 +147,21 @@ def _plan(model: Model, request: Request) -> _Plan:
         trained_for=model.tasks,
     )
     settings = resolve(request, task, model.family, contract=contract)
+    if stages is not None:
+        stages.lap("check")
     if task.writes:
         looks = _looks(model, request, settings, hashes)
+        if stages is not None:
+            stages.lap("read inputs")
         return _Plan(
             request=request, settings=settings, contract=None, hashes=hashes, prepared=None, looks=tuple(looks)
         )
     inputs = read_inputs(request, settings, None if model.sound is None else model.sound.rate)
+    if stages is not None:
+        stages.lap("read inputs")
     prepared = prepare(model, request, settings, inputs, contract)
+    if stages is not None:
+        stages.lap("encode")
     hashes = {**hashes, **inputs.hashes}
     return _Plan(request=request, settings=settings, contract=contract, hashes=hashes, prepared=prepared, looks=())
 
