@@ -172,15 +172,17 @@ def sampling(stand: Stand, name: str) -> Row:
     guided = int(steps) == GUIDED_STEPS
     first = stand.sample(workload)
     noise = [segment.noise(torch.Generator().manual_seed(stand.settings.seed)) for segment in first.segments]
-    sigmas = (native(GUIDED_STEPS, workload.shift) if guided else distilled(FOUR_STEPS)).to(stand.device)
+    # They stay on the CPU: the sampler asks for their values, and a GPU would be waited for.
+    sigmas = native(GUIDED_STEPS, workload.shift) if guided else distilled(FOUR_STEPS)
 
     def worded(seed: int) -> Sample:
         words = text_of(config, stand.settings.text_tokens, stand.device, seed=stand.settings.seed + seed)
         return replace(first, token_ids=words)
 
     def job(way: str, index: int) -> Job:
+        # The first text is one for all, since outcomes are compared; later ones have been read by nobody.
         made = Job(
-            sample=worded(index),
+            sample=worded(index and index * len(ways) + list(ways).index(way)),
             negative=worded(OTHER_TEXT) if guided else None,
             sampler=unipc(noise, sigmas) if guided else euler(noise, sigmas),
             turns=len(sigmas) - 1,

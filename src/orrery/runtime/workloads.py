@@ -1,6 +1,7 @@
 """Work of released size without a checkpoint: random weights of a family's shape, and noise of the sizes asked for."""
 
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 
@@ -55,13 +56,19 @@ WORKLOADS = {
 
 @torch.no_grad()
 def random_mot(config: MoTConfig, device: torch.device, dtype: torch.dtype, seed: int = 0) -> MoT:
-    """Random weights, drawn on the device: on the CPU first they would take minutes at released size."""
+    """Random weights, drawn on the device: on the CPU first they would take minutes at released size.
+
+    They are as such a network is started: what each layer adds is scaled so that all layers together keep the size of
+    the tokens, and rounding is not blown up from layer to layer as it would be otherwise.
+    """
     with torch.device("meta"):
         mot = MoT(config).to(dtype)
     mot = mot.to_empty(device=device)
     rng = torch.Generator(device).manual_seed(seed)
     for name, parameter in mot.named_parameters():
-        parameter.normal_(1.0 if "norm" in name else 0.0, WEIGHT_STD, generator=rng)
+        added = name.endswith((".out.weight", ".down.weight"))
+        spread = WEIGHT_STD / sqrt(2 * config.layers) if added else WEIGHT_STD
+        parameter.normal_(1.0 if "norm" in name else 0.0, spread, generator=rng)
     mot.time_embed.to(torch.float32)
     return mot.eval().requires_grad_(False)
 
