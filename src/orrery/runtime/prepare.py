@@ -271,7 +271,7 @@ def _sampler(settings: Settings, noise: Latents, rng: torch.Generator) -> tuple[
     else:
         assert settings.schedule is not None
         sigmas = grid(settings.schedule, settings.steps, settings.shift)
-    sigmas = sigmas.to(noise[0].device)
+    # They stay on the CPU: samplers ask for their values, and a GPU would be waited for at every turn.
     turns = len(sigmas) - 1
     match settings.sampler:
         case "euler":
