@@ -134,6 +134,8 @@ def main(job: Memory) -> None:
     what: Offload | None = None if job.offload == "none" else job.offload
     on_gpu = device.type == "cuda"
     where = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    if on_gpu and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())  # holding to a limit wants to know which
     if on_gpu and job.limit_gib is not None:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, job.limit_gib * 2**30 / total), device)

@@ -95,7 +95,7 @@ def random_model(job: PolicyLatency, device: torch.device, dtype: torch.dtype) -
     config, family = FAMILIES[job.family]
     shape = TINY_WAN if job.family == "tiny" else RELEASED_WAN
     channels = config.vision_channels
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = AutoencoderKLWan(
             z_dim=channels,
@@ -233,7 +233,8 @@ def main(job: PolicyLatency) -> None:
     for name, values in table.items():
         print(f"{name:14}{statistics.median(values):11.2f}{max(values):11.2f}")
     if start is not None:
-        print(f"warm start: {start:.1f} s from the start of a process to its first answer")
+        weights = "" if job.family is None else "; weights were made at random, not read"
+        print(f"warm start: {start:.1f} s from the start of a process to its first answer{weights}")
     if job.out is not None:
         document = {
             "format": "orrery.policy_latency",

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from orrery.errors import ContractError, TaskError
-from orrery.model.denoiser import Denoiser
-from orrery.model.mot import MoT
+from orrery.model.mot import LaysOut, MoT
 from orrery.model.offload import Offload
 from orrery.model.vision import EdgeVision, QwenVision
 from orrery.model.vision_config import VisionEncoderConfig
@@ -66,7 +65,7 @@ class Model:
     tasks: tuple[str, ...] | None = None
     """What it was trained for; anything else is refused. None where a checkpoint does not say."""
     speed: Speed = field(default_factory=Speed)
-    denoiser: Denoiser | None = None
+    denoiser: LaysOut | None = None
     """The network made fast; None asks the network itself. `runtime.price.made_fast` makes it."""
     price: Price | None = None
     """What an approximate speed costs; None where it is exact to rounding."""

@@ -13,7 +13,7 @@ from orrery.model import attention_kernels
 from orrery.model.attention_kernels import Kernel
 from orrery.model.config import MoTConfig
 from orrery.model.denoiser import Denoiser
-from orrery.model.mot import MoT
+from orrery.model.mot import LaysOut, MoT
 from orrery.packing.pack import Pack, pack_samples
 from orrery.packing.segment import Sample, Segment
 from orrery.runtime.model import Model, Price
@@ -73,7 +73,7 @@ def made_fast(model: Model, speed: Speed, *, bound: float = BOUND) -> Model:
 
 
 @torch.no_grad()
-def measure(mot: MoT, denoiser: Denoiser, *, domain: int = 0, columns: int | None = None) -> Price:
+def measure(mot: MoT, denoiser: LaysOut, *, domain: int = 0, columns: int | None = None) -> Price:
     """How far the velocities of a denoiser are from the plain ones, on the probe.
 
     Args:
