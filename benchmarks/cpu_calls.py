@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from orrery.model import linear, mot
+from orrery.model import mot
 from orrery.model.denoiser import Denoiser
 from orrery.runtime.bench import calls
 from orrery.runtime.load import load
@@ -33,7 +33,7 @@ from orrery.runtime.run import run
 from orrery.tasks.request import Request
 from orrery.tokenizers import autoencoder
 
-PARTS = ("products", "last block", "in place")
+PARTS = ("last block", "in place")
 ROWS = ("policy, 1 step", "imagined chunk, 4 steps")
 
 
@@ -59,9 +59,7 @@ class CpuCalls:
         variants = variants_of(model)
         if self.experiments:
             variants |= experiments_of(model, self.checkpoint)
-        print(
-            f"{torch.get_num_threads()} threads, oneDNN preferred: {linear.prefers_onednn()}, median of {self.repeats}"
-        )
+        print(f"{torch.get_num_threads()} threads, median of {self.repeats}")
         for name in self.rows:
             request = calls(model)[name]
             assert isinstance(request, Request)
@@ -110,8 +108,6 @@ def variants_of(model: Model) -> dict[str, Callable[[Request], Result]]:
 def without(parts: list[str]) -> Iterator[None]:
     """Undo some of the parts."""
     with ExitStack() as stack:
-        if "products" in parts:
-            stack.enter_context(patch.object(linear, "prefers_onednn", lambda: False))
         if "last block" in parts:
             stack.enter_context(patch.object(mot.Block, "generate", generate_all))
         if "in place" in parts:
@@ -147,9 +143,6 @@ def experiments_of(model: Model, checkpoint: str) -> dict[str, Callable[[Request
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = deepcopy(model.mot)
-        for module in plain.modules():
-            if type(module) is linear.Linear:
-                module.__class__ = torch.nn.Linear  # type: ignore[assignment]
         # The blocks alone: others read the weights of their layers.
         plain.blocks = torch.ao.quantization.quantize_dynamic(plain.blocks, {torch.nn.Linear}, torch.qint8)
         eight = replace(model, mot=plain)

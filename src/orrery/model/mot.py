@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from orrery.flow.samplers import Latents
 from orrery.model.attention import attend, rotary, rotate
 from orrery.model.config import MoTConfig
-from orrery.model.linear import Linear
 from orrery.model.vision import VisionFeatures
 from orrery.packing.pack import Pack, TextPack, spans_of
 from orrery.packing.segment import Kind, Segment
@@ -153,9 +152,9 @@ class MLP(nn.Module):
     def __init__(self, config: MoTConfig) -> None:
         super().__init__()
         gated = config.activation == "swiglu"
-        self.gate = Linear(config.width, config.ffn_width, bias=False) if gated else None
-        self.up = Linear(config.width, config.ffn_width, bias=False)
-        self.down = Linear(config.ffn_width, config.width, bias=False)
+        self.gate = nn.Linear(config.width, config.ffn_width, bias=False) if gated else None
+        self.up = nn.Linear(config.width, config.ffn_width, bias=False)
+        self.down = nn.Linear(config.ffn_width, config.width, bias=False)
 
     def forward(self, x: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
         if self.gate is None:
@@ -170,10 +169,10 @@ class Tower(nn.Module):
         super().__init__()
         self.head_width = config.head_width
         self.attention_norm = RMSNorm(config.width, config)
-        self.q = Linear(config.width, config.heads * config.head_width, bias=False)
-        self.k = Linear(config.width, config.kv_heads * config.head_width, bias=False)
-        self.v = Linear(config.width, config.kv_heads * config.head_width, bias=False)
-        self.out = Linear(config.heads * config.head_width, config.width, bias=False)
+        self.q = nn.Linear(config.width, config.heads * config.head_width, bias=False)
+        self.k = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.v = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
         self.q_norm = RMSNorm(config.head_width, config) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_width, config) if qk_norm else nn.Identity()
         self.mlp_norm = RMSNorm(config.width, config)
