@@ -8,7 +8,7 @@ episodes and seeds. Modes are the other exact path (what rounding alone does), p
 that are extrapolated up to several thresholds (`flow.reuse`), and guidance inside an interval only, against guidance
 everywhere. For each mode and task: seconds of a call and calls of the network, exact and priced, and by how many
 decibels what came out is like what the exact run made (peak signal to noise; what was given is left out). A mode is
-refused where that is below the bound. Needs the extra `worlds`.
+refused where frames or actions are below their bound. Needs the extra `worlds`.
 """
 
 import json
@@ -40,7 +40,7 @@ from orrery.weights.documents import dump_json
 FRAMES_DB = 30.0
 """Least likeness of frames: an error of 8 in 255, as lossy video of fair quality has it."""
 ACTIONS_DB = 30.0
-"""Least likeness of actions where there are no frames: an error of a thirtieth of their range."""
+"""Least likeness of actions: an error of a thirtieth of their range."""
 ACTION_RANGE = 2.0
 """Of actions as the model sees them, from -1 to 1."""
 REUSE = (0.05, 0.1, 0.2, 0.4)
@@ -81,9 +81,8 @@ class Row:
     @property
     def refused(self) -> bool:
         """Whether what comes out is too far from what the exact run makes."""
-        if self.frames_db is not None:
-            return not self.frames_db >= FRAMES_DB
-        return self.actions_db is not None and not self.actions_db >= ACTIONS_DB
+        bounds = ((self.frames_db, FRAMES_DB), (self.actions_db, ACTIONS_DB))
+        return any(value is not None and not value >= bound for value, bound in bounds)
 
 
 def modes_for(exact: Speed, guidance: float) -> list[Mode]:
@@ -269,7 +268,7 @@ def main(job: Price) -> None:
 
 def _line(row: Row) -> str:
     db = "".join(
-        f"{'-' if value is None else f'{value:.1f}':>{width}}"
+        f"{'-' if value is None else 'equal' if value == math.inf else f'{value:.1f}':>{width}}"
         for value, width in ((row.latents_db, 12), (row.frames_db, 11), (row.actions_db, 12))
     )
     calls = f"{row.exact_calls} > {row.calls}"

@@ -66,5 +66,6 @@ def test_decibels_and_the_verdict(price):
     assert not replace(row, actions_db=30.1).refused
     assert replace(row, frames_db=float("nan"), actions_db=99.0).refused
     assert not replace(row, frames_db=math.inf, actions_db=None).refused
+    assert replace(row, frames_db=35.0, actions_db=24.5).refused
     assert price._finite(replace(row, frames_db=math.inf))["frames_db"] == "equal"
     assert SPEEDS["8bit"].approximate
