@@ -14,6 +14,7 @@ from orrery.cli.bench import Bench
 from orrery.errors import SettingsError
 from orrery.model.config import TINY, MoTConfig
 from orrery.model.operations import of_forward, of_reading
+from orrery.model.reader import Reader
 from orrery.packing.pack import pack_samples, pack_text
 from orrery.packing.segment import Sample
 from orrery.runtime.bench_family import bench_family, selected
@@ -215,6 +216,7 @@ def test_a_way_whose_numbers_are_none_is_left_out():
         denoisers={"plain": mot},
         writers={},
         failed={},
+        reader=Reader(mot, compiled=False),
     )
     row = ROWS["forward/policy-17"](stand, "forward/policy-17")
     assert (row.measured, row.left_out) == ({}, {"plain": "what came out is not finite"})

@@ -7,6 +7,7 @@ text comes in as the keys and values that `MoT.read` found.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
@@ -129,6 +130,12 @@ class Denoiser:
         self._inside = torch.compile(inside_mlp, dynamic=True) if compiled else inside_mlp
         self._graphs: OrderedDict[Any, Recorded] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+
+    def attending_by(self, kernel: Kernel) -> "Denoiser":
+        """The same on another kernel of attention. Weights are shared, and nothing is recorded."""
+        other = copy(self)
+        other.kernel, other.recorded, other._graphs = kernel, False, OrderedDict()
+        return other
 
     def lay_out(self, pack: Pack, memory: TextMemory) -> Velocity:
         """A pack made ready to be asked about again and again.

@@ -132,6 +132,8 @@ class Writer:
 
     def __init__(self, reader: Reader, cache: Cache, length: int, end: int) -> None:
         self._reader, self._cache, self._length, self._end = reader, cache, length, end
+        self.written = 0
+        """Tokens taken in."""
 
     @torch.no_grad()
     def take_in(self, token_id: int, position: float) -> Float[Tensor, " V"]:
@@ -151,6 +153,7 @@ class Writer:
         cache.position.fill_(position)
         cache.place.fill_(self._length)
         self._length += 1
+        self.written += 1
         if cache.replay is None:
             return self._reader.take_in(cache)
         cache.replay()

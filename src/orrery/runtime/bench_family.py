@@ -15,6 +15,7 @@ import torch
 from orrery.errors import SettingsError
 from orrery.model.config import EDGE, NANO, SUPER, TINY
 from orrery.model.mot import LaysOut, MoT
+from orrery.model.reader import Reader
 from orrery.runtime.bench import machine
 from orrery.runtime.ceilings import ceilings
 from orrery.runtime.family_report import FamilyBench, Row, Settings
@@ -74,7 +75,15 @@ def _measure(
     if "transformers" in settings.against and writers:
         writers = {"transformers": transformers_peer(mot), **writers}
     memory["peers"] = _allocated(device) - sum(memory.values())
-    stand = Stand(settings=settings, mot=mot, ceilings=rates, denoisers=denoisers, writers=writers, failed=failed)
+    stand = Stand(
+        settings=settings,
+        mot=mot,
+        ceilings=rates,
+        denoisers=denoisers,
+        writers=writers,
+        failed=failed,
+        reader=Reader(mot, compiled=device.type == "cuda"),
+    )
     found = FamilyBench(
         settings=settings,
         parameters=sum(parameter.numel() for parameter in mot.parameters()),

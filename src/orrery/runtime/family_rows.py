@@ -16,12 +16,14 @@ from orrery.flow.samplers import Latents, euler, unipc
 from orrery.flow.schedule import distilled, native
 from orrery.model.mot import LaysOut, MoT
 from orrery.model.operations import Operations, generation_matrices, of_forward, of_reading, text_matrices
+from orrery.model.reader import Reader
 from orrery.packing.pack import pack_samples
 from orrery.packing.segment import Sample, Segment
 from orrery.runtime.bench import Timing
 from orrery.runtime.ceilings import Ceilings
 from orrery.runtime.family_report import Measured, Row, Settings
 from orrery.runtime.generate import Job, generate, read_once
+from orrery.runtime.peers import Diffusers
 from orrery.runtime.stopwatch import Call, Round, interleaved
 from orrery.runtime.ways import EIGHT_BIT_ATTENTION, EIGHT_BIT_LINEARS, Writes
 from orrery.runtime.workloads import WORKLOADS, Workload, sample_of, text_of
@@ -54,6 +56,8 @@ class Stand:
     writers: Mapping[str, Writes]
     failed: Mapping[str, str]
     """Ways that could not be built."""
+    reader: Reader
+    """The text tower made fast, exactly."""
     done: Mapping[str, Row] = field(default_factory=dict)
     """Rows measured so far."""
 
@@ -194,7 +198,9 @@ def sampling(stand: Stand, name: str) -> Row:
         return made
 
     def ready(way: LaysOut) -> Call:
-        return lambda made: generate(stand.mot, [made], denoiser=way)[0]
+        # Whoever samples fast reads fast, and exactly in any case.
+        reader = None if way is stand.mot or isinstance(way, Diffusers) else stand.reader
+        return lambda made: generate(stand.mot, [made], denoiser=way, reader=reader)[0]
 
     ways = {way: partial(ready, denoiser) for way, denoiser in stand.denoisers.items()}
     short = bool(workload.actions) or workload.frames == 1

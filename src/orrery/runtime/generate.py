@@ -15,6 +15,7 @@ from orrery.flow.guidance import combine, guided
 from orrery.flow.reuse import Reuse
 from orrery.flow.samplers import Latents, Query, Sampler, held
 from orrery.model.mot import LaysOut, MoT, TextMemory, Velocity
+from orrery.model.reader import Reader
 from orrery.packing.pack import Pack, pack_samples, pack_text
 from orrery.packing.segment import Sample
 from orrery.runtime.stages import Stages
@@ -70,6 +71,7 @@ def generate(
     report: Report | None = None,
     watch: Watch | None = None,
     denoiser: LaysOut | None = None,
+    reader: Reader | None = None,
     stages: Stages | None = None,
 ) -> list[Latents]:
     """Run all jobs to their end, packed; frames that are given come back unchanged.
@@ -77,12 +79,13 @@ def generate(
     Args:
         denoiser: the same model made fast (`model.denoiser`, over several GPUs `runtime.several`); None asks the model
             itself.
+        reader: the same model's text tower made fast; None asks the model itself.
         stages: told the seconds of reading the text and of sampling.
 
     Returns:
         The data latents of each job, one (T, P, C) for each segment.
     """
-    memories = read_once(mot, jobs)
+    memories = read_once(mot, jobs, reader)
     if stages is not None:
         stages.lap("read text")
     samplers = [
@@ -123,7 +126,7 @@ def generate(
     return [finished[index] for index in range(len(jobs))]
 
 
-def read_once(mot: MoT, jobs: Sequence[Job]) -> dict[tuple[int, ...], TextMemory]:
+def read_once(mot: MoT, jobs: Sequence[Job], reader: Reader | None = None) -> dict[tuple[int, ...], TextMemory]:
     """Run the text tower over every distinct text, all in one pass; not again for the texts of the call before, for a
     robot is given the same order at every call.
 
@@ -136,11 +139,11 @@ def read_once(mot: MoT, jobs: Sequence[Job]) -> dict[tuple[int, ...], TextMemory
             if sample is not None:
                 texts.setdefault(_key(sample), sample)
     # All that the bits depend on: texts that are read together are not read as each alone would be, to the last bit.
-    asked = (tuple(texts), _weights_now(mot), torch.get_num_threads())
+    asked = (tuple(texts), _weights_now(mot), torch.get_num_threads(), reader is None)
     known = _LAST_READ.get(mot)
     if known is not None and known[0] == asked:
         return known[1]
-    memory = mot.read(pack_text(list(texts.values())))
+    memory = (mot if reader is None else reader).read(pack_text(list(texts.values())))
     found = {key: memory.select([index]) for index, key in enumerate(texts)}
     _LAST_READ[mot] = (asked, found)
     return found

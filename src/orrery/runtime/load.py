@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from orrery.errors import CheckpointError, SettingsError
+from orrery.errors import CheckpointError
 from orrery.model.config import MoTConfig
 from orrery.model.mot import MoT
 from orrery.model.offload import Offload, leave_on_cpu, stays
@@ -70,8 +70,6 @@ def load(
     if family is not None and family not in FAMILIES:
         raise CheckpointError(f"There is no model family {family!r}. Known: {', '.join(FAMILIES)}.")
     asked = speed_named(speed) if isinstance(speed, str) else speed
-    if parts == "reasoner" and asked is not None and asked.denoiser != "plain":
-        raise SettingsError("A reasoner has no generation tower to make fast. Leave speed out, or load all parts.")
     check_numbers(place, number)
     plan = outline(path, parts=parts, verify=verify, report=report)
     mot, stored = empty_mot(plan.mot), plan.mot_stored
@@ -121,8 +119,8 @@ def load(
         offload=offload,
     )
     if asked is None:
-        samples = plan.mot.generates and offload != "all"
-        asked = default_speed(place.type, dtype) if samples else Speed()
+        resident = offload is None or (offload == "text" and plan.mot.generates)
+        asked = default_speed(place.type, dtype) if resident else Speed()
     return made_fast(model, asked)
 
 

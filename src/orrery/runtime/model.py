@@ -9,6 +9,7 @@ import torch
 from orrery.errors import ContractError, TaskError
 from orrery.model.mot import LaysOut, MoT
 from orrery.model.offload import Offload
+from orrery.model.reader import Reader
 from orrery.model.vision import EdgeVision, QwenVision
 from orrery.model.vision_config import VisionEncoderConfig
 from orrery.runtime.outline import capabilities
@@ -67,6 +68,8 @@ class Model:
     speed: Speed = field(default_factory=Speed)
     denoiser: LaysOut | None = None
     """The network made fast; None asks the network itself. `runtime.price.made_fast` makes it."""
+    reader: Reader | None = None
+    """The text tower made fast; None asks the network itself."""
     price: Price | None = None
     """What an approximate speed costs; None where it is exact to rounding."""
     offload: Offload | None = None

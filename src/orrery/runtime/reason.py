@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from orrery.model import reader as model_reader
 from orrery.model.mot import MoT, TextMemory
 from orrery.model.vision import EdgeVision, QwenVision, VisionFeatures
 from orrery.packing.pack import pack_text
@@ -71,13 +72,26 @@ class Reader:
     question: Question
     sights: VisionFeatures | None
     memory: TextMemory | None = None
-    """Filled by the first call, which reads the whole prompt; grows by every written token."""
+    """Filled by the first call, which reads the whole prompt; grows by every written token, unless a writer does."""
+    fast: model_reader.Reader | None = None
+    """The same text tower made fast."""
+    room: int = 0
+    """Tokens that may be written; only `fast` asks for it."""
+    writer: model_reader.Writer | None = None
+    """Of `fast`, after the first call."""
 
     @torch.no_grad()
     def __call__(self, token_ids: Sequence[int], /) -> Float[Tensor, " V"]:
         """Logits after the last of `token_ids`: the prompt at first, then one written token at a time."""
         if self.memory is None:
-            self.memory = self.mot.read(pack_text([self.question.sample]), self.sights)
+            text = pack_text([self.question.sample])
+            self.memory = (self.mot if self.fast is None else self.fast).read(text, self.sights)
+            if self.fast is not None:
+                self.writer = self.fast.begin(self.memory, self.room)
+        elif self.writer is not None:
+            for token_id in token_ids:
+                scores = self.writer.take_in(token_id, float(self.question.next_position + self.writer.written))
+            return scores
         else:
             written = self.memory.lengths[0] - self.question.sample.token_ids.numel()
             ids = torch.tensor(list(token_ids), device=self.question.sample.token_ids.device)

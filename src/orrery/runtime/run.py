@@ -113,7 +113,10 @@ def run(
         kept[index].append(mark(f"sampler step {turn}" if turn else "noise", latents))
 
     jobs = [prepared.job for prepared in packed]
-    latents = generate(model.mot, jobs, report, watch if trace else None, model.denoiser, stages) if jobs else []
+    latents: list[Latents] = []
+    if jobs:
+        watching = watch if trace else None
+        latents = generate(model.mot, jobs, report, watching, model.denoiser, model.reader, stages)
     sampled, made = iter(latents), iter(kept)
     results = []
     for plan in plans:
@@ -201,7 +204,7 @@ def _answer(model: Model, plan: _Plan, on_text: Show | None) -> Result:
         stop=settings.stop,
     )
     pieces = stream(
-        Reader(mot=model.mot, question=question, sights=sights),
+        Reader(mot=model.mot, question=question, sights=sights, fast=model.reader, room=sampling.max_new_tokens),
         question.sample.token_ids.tolist(),
         text.decode,
         sampling,
