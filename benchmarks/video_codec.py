@@ -1,0 +1,130 @@
+"""Time the released video autoencoder's decoder and encoder in several settings of PyTorch, on the same random weights.
+
+    python benchmarks/video_codec.py --device cuda
+    python benchmarks/video_codec.py --shape tiny
+
+The network is that of diffusers, of Wan 2.2's shape (704.7 M parameters), in bfloat16 on a GPU. Settings are taken in
+turn in one process: as it comes; with memory laid out channels last; with cuDNN trying its kernels out (`benchmark`);
+both. Prints the median of each in seconds a clip, frames a second, peak memory, and the largest difference of a pixel
+from the first setting. Needs the extra `cosmos`.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from orrery.runtime.result import RANDOM_WEIGHTS
+from orrery.tokenizers.wan import WanCodec
+
+RELEASED: dict[str, Any] = {
+    "base_dim": 160, "decoder_base_dim": 256, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
+}  # fmt: skip
+TINY: dict[str, Any] = {"base_dim": 8, "decoder_base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+CHANNELS = 48
+SETTINGS = {
+    "as it comes": (False, False),
+    "channels last": (True, False),
+    "kernels tried out": (False, True),
+    "both": (True, True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoCodec:
+    """What to time."""
+
+    shape: Literal["released", "tiny"] = "released"
+    device: str = "cpu"
+    frames: int = 33
+    height: int = 480
+    width: int = 832
+    repeats: int = 3
+
+
+def random_codec(shape: dict[str, Any], device: torch.device) -> tuple[Any, WanCodec]:
+    """The network with random weights, and our codec around it."""
+    from diffusers import AutoencoderKLWan
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        vae = AutoencoderKLWan(
+            z_dim=CHANNELS,
+            attn_scales=[],
+            temperal_downsample=[False, True, True],
+            latents_mean=[0.0] * CHANNELS,
+            latents_std=[1.0] * CHANNELS,
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_temporal=4,
+            scale_factor_spatial=16,
+            **shape,
+        )
+    vae = vae.to(torch.bfloat16 if device.type == "cuda" else torch.float32).eval().requires_grad_(False)
+    return vae, WanCodec(vae, "vae")
+
+
+def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> tuple[float, Any]:
+    """Median of `repeats` calls after two, and what the last one gave."""
+    found = call()
+    call()
+    times = []
+    for _ in range(repeats):
+        _wait(device)
+        began = time.perf_counter()
+        found = call()
+        _wait(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times), found
+
+
+@torch.no_grad()
+def main(job: VideoCodec) -> None:
+    """Time and print."""
+    device = torch.device(job.device)
+    vae, codec = random_codec(RELEASED if job.shape == "released" else TINY, device)
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 256, (job.frames, job.height, job.width, 3), dtype=np.uint8)
+    latents = torch.randn(CHANNELS, (job.frames - 1) // 4 + 1, job.height // 16, job.width // 16).to(device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    parameters = sum(parameter.numel() for parameter in vae.parameters())
+    print(f"{parameters / 1e6:,.1f} M parameters, {where}, {job.frames} frames of {job.height} x {job.width}")
+    print(RANDOM_WEIGHTS)
+    first: dict[str, Any] = {}
+    for name, (last, tried) in SETTINGS.items():
+        for module in vae.modules():
+            layout = {torch.nn.Conv3d: torch.channels_last_3d, torch.nn.Conv2d: torch.channels_last}
+            for kind, channels_last in layout.items():
+                if isinstance(module, kind):
+                    form = channels_last if last else torch.contiguous_format
+                    module.weight.data = module.weight.data.contiguous(memory_format=form)
+        torch.backends.cudnn.benchmark = tried
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        decoding, frames = seconds(lambda: codec.decode(latents), device, job.repeats)
+        encoding, found = seconds(lambda: codec.encode(clip), device, job.repeats)
+        first.setdefault("frames", frames)
+        first.setdefault("latents", found)
+        off = int(np.abs(frames.astype(int) - first["frames"].astype(int)).max())
+        peak = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
+        print(
+            f"{name:18} decode {decoding:8.3f} s ({job.frames / decoding:7.1f} frames/s), encode {encoding:8.3f} s "
+            f"({job.frames / encoding:7.1f}){peak}, pixels off by {off}",
+            flush=True,
+        )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(VideoCodec))
