@@ -5,7 +5,6 @@ and works out its part of the samples of each stack; added up over all processes
 one alone, to rounding. Weights, gradients and the optimiser's state lie in parts; files hold them whole.
 """
 
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from orrery.errors import SettingsError
+from orrery.model.processes import processes, several_started
 from orrery.packing.pack import TextPack
 from orrery.training.ema import PowerEma
 from orrery.training.optim import build_optimiser, load_optimiser_tensors, optimiser_tensors
@@ -144,33 +144,18 @@ def team_of(device: str) -> Iterator[tuple[Team, torch.device]]:
     Raises:
         SettingsError: an older torch, or fewer GPUs than processes.
     """
-    if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+    if not several_started():
         yield ALONE, torch.device(device)
         return
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
         raise SettingsError(f"Several processes need torch {oldest} or newer, this is {torch.__version__}. Update it.")
-    place = torch.device(device)
-    if place.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
-        if place.index is not None or local >= torch.cuda.device_count():
-            raise SettingsError(
-                f"Process {local} of this host has no GPU of its own: there are {torch.cuda.device_count()}. "
-                "Start as many processes as there are GPUs, with --device cuda."
-            )
-        place = torch.device("cuda", local)
-        torch.cuda.set_device(place)
     from torch.distributed.device_mesh import init_device_mesh
 
-    # What is agreed on (clocks, flags) lies on the CPU, so that no GPU has to be waited for.
-    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    try:
+    with processes(device, PATIENCE) as place:
         size = dist.get_world_size()
         mesh = init_device_mesh(place.type, (size,))
         yield Team(rank=dist.get_rank(), size=size, mesh=mesh), place
-    finally:
-        dist.destroy_process_group()
 
 
 def shard(
