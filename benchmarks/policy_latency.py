@@ -40,7 +40,7 @@ from orrery.runtime.workloads import random_mot
 from orrery.tasks.embodiment import embodiment as embodiment_named
 from orrery.tasks.request import Request
 from orrery.tokenizers.text import train_tokenizer
-from orrery.tokenizers.wan import WanCodec
+from orrery.tokenizers.wan import WanCodec, channels_last
 from orrery.weights.atomic import write_atomic
 from orrery.weights.documents import dump_json
 
@@ -112,6 +112,8 @@ def random_model(job: PolicyLatency, device: torch.device, dtype: torch.dtype) -
             **shape,
         )
     vae.eval().requires_grad_(False)
+    if device.type == "cuda":
+        channels_last(vae)
     return Model(
         mot=random_mot(config, device, dtype),
         text=train_tokenizer([INSTRUCTION], VOCABULARY),

@@ -4,9 +4,9 @@
     python benchmarks/video_codec.py --shape tiny
 
 The network is that of diffusers, of Wan 2.2's shape (704.7 M parameters), in bfloat16 on a GPU. Settings are taken in
-turn in one process: as it comes; with memory laid out channels last; with cuDNN trying its kernels out (`benchmark`);
-both. Prints the median of each in seconds a clip, frames a second, peak memory, and the largest difference of a pixel
-from the first setting. Needs the extra `cosmos`.
+turn in one process: as it comes; with weights laid out channels last, as `load` does on a GPU; with cuDNN trying its
+kernels out (`benchmark`); both. Prints the median of each in seconds a clip, frames a second, peak memory, and the
+largest difference of a pixel from the first setting. Needs the extra `cosmos`.
 """
 
 import statistics
@@ -20,7 +20,7 @@ import torch
 import tyro
 
 from orrery.runtime.result import RANDOM_WEIGHTS
-from orrery.tokenizers.wan import WanCodec
+from orrery.tokenizers.wan import WanCodec, channels_last
 
 RELEASED: dict[str, Any] = {
     "base_dim": 160, "decoder_base_dim": 256, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
@@ -99,12 +99,11 @@ def main(job: VideoCodec) -> None:
     print(RANDOM_WEIGHTS)
     first: dict[str, Any] = {}
     for name, (last, tried) in SETTINGS.items():
-        for module in vae.modules():
-            layout = {torch.nn.Conv3d: torch.channels_last_3d, torch.nn.Conv2d: torch.channels_last}
-            for kind, channels_last in layout.items():
-                if isinstance(module, kind):
-                    form = channels_last if last else torch.contiguous_format
-                    module.weight.data = module.weight.data.contiguous(memory_format=form)
+        if last:
+            channels_last(vae)
+        else:
+            for parameter in vae.parameters():
+                parameter.data = parameter.data.contiguous()
         torch.backends.cudnn.benchmark = tried
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
 from orrery.errors import CheckpointError, MediaError
-from orrery.tokenizers.wan import WanCodec, load_wan
+from orrery.tokenizers.wan import WanCodec, channels_last, load_wan
 
 MEAN, DEVIATION = [-0.2289, -0.0052, 0.3323, 0.1174], [0.4765, 1.0364, 0.4514, 1.1677]
 
@@ -92,6 +92,17 @@ def test_encoding_and_decoding_equal_diffusers_called_directly(dtype):
         decoded = vae.decode(latents[None].to(dtype) / inverse + mean).sample[0].float()
     expected_pixels = ((decoded + 1) * 127.5).round().permute(1, 2, 3, 0).numpy().astype(np.uint8)
     assert np.array_equal(codec.decode(latents), expected_pixels)
+
+
+def test_weights_laid_out_for_a_gpu_give_the_same_up_to_rounding():
+    plain, laid_out = WanCodec(tiny(), "vae"), tiny()
+    channels_last(laid_out)
+    strides = {module.weight.stride()[1] for module in laid_out.modules() if isinstance(module, torch.nn.Conv3d)}
+    assert strides == {1}
+    codec = WanCodec(laid_out, "vae")
+    latents = plain.encode(clip(5))
+    torch.testing.assert_close(codec.encode(clip(5)), latents, atol=1e-4, rtol=1e-4)
+    assert np.abs(codec.decode(latents).astype(int) - plain.decode(latents)).max() <= 1
 
 
 def test_autocast_around_the_codec_changes_nothing(vae):

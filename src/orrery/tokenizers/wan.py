@@ -103,4 +103,16 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype) -> WanCodec
         raise CheckpointError(
             "The Wan video autoencoder needs diffusers, which is not installed. Install the extra: orrery[cosmos]."
         ) from error
-    return WanCodec(read_pretrained(AutoencoderKLWan, folder).to(device=device, dtype=dtype).eval(), folder.name)
+    vae = read_pretrained(AutoencoderKLWan, folder).to(device=device, dtype=dtype).eval()
+    if device.type == "cuda":
+        channels_last(vae)
+    return WanCodec(vae, folder.name)
+
+
+def channels_last(vae: Any) -> None:
+    """Lay the weights of convolutions out as a GPU's kernels like them best (`benchmarks/video_codec.py`)."""
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d | torch.nn.Conv2d):
+            volume = isinstance(module, torch.nn.Conv3d)
+            form = torch.channels_last_3d if volume else torch.channels_last
+            module.weight.data = module.weight.data.contiguous(memory_format=form)
