@@ -89,6 +89,23 @@ def test_samples_of_one_shape_go_through_one_call_of_attention():
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_many_tokens_are_worked_on_in_turns(monkeypatch):
+    monkeypatch.setattr(denoiser_module, "TOKENS_AT_ONCE", 40)
+    mot = random_mot(TINY)
+    pack, sigmas = asked(TINY)
+    memory = mot.read(pack.text)
+    assert len(denoiser_module.in_turns(pack.lengths, 40)) > 2
+    found = Denoiser(mot, compiled=False).lay_out(pack, memory)(pack.latents, sigmas)
+    for a, b in zip(found, mot(pack, sigmas, memory).velocity, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_turns_keep_the_order_and_the_limit():
+    assert denoiser_module.in_turns([5, 0, 6, 20, 1, 2], 11) == [[0, 2], [3], [4, 5]]
+    assert denoiser_module.in_turns([5], 3) == [[0]]
+
+
 def test_a_reasoner_is_refused():
     with pytest.raises(ValueError, match="generation tower"):
         Denoiser(MoT(replace(TINY, generates=False)))

@@ -28,8 +28,9 @@ from orrery.packing.apart import put_together, taken_apart
 from orrery.packing.pack import Pack
 
 T = TypeVar("T")
-GRAPH_TOKENS = 16384
-"""Up to this many tokens a pass is recorded; above, launching takes no time beside the work, and memory is dear."""
+TOKENS_AT_ONCE = 16384
+"""Up to this many tokens samples share a pass, and it is recorded. Above, a pass of two takes as long as two passes and
+more memory, and launching takes no time beside the work."""
 GRAPHS_KEPT = 8
 WARM_UP = 2
 """Calls before one is recorded: what is compiled or set up on the first one cannot be recorded."""
@@ -147,12 +148,31 @@ class Denoiser:
         Returns:
             The velocity under it. What a call returns stays as it is when the next one is made.
         """
+        turns = in_turns(pack.lengths, TOKENS_AT_ONCE)
+        if len(turns) > 1:
+            return self._one_by_one(pack, memory, turns)
         layout = layout_of(pack, memory)
-        if self.recorded and sum(layout.lengths) <= GRAPH_TOKENS:
+        if self.recorded and sum(layout.lengths) <= TOKENS_AT_ONCE:
             return self._replayed(layout)
 
         def velocity(latents: Latents, sigmas: Tensor) -> Latents:
             return self._work(layout, latents, sigmas)
+
+        return velocity
+
+    def _one_by_one(self, pack: Pack, memory: TextMemory, turns: Sequence[Sequence[int]]) -> Velocity:
+        """A pass for each turn of samples: together they would take more memory and no less time."""
+        segments = [
+            [place for sample in turn for place in range(len(pack.segments))[pack.of(sample)]] for turn in turns
+        ]
+        parts = [self.lay_out(pack.select(turn), memory.select(turn)) for turn in turns]
+
+        def velocity(latents: Latents, sigmas: Tensor) -> Latents:
+            found: dict[int, Tensor] = {}
+            for places, part in zip(segments, parts, strict=True):
+                some = part([latents[place] for place in places], torch.stack([sigmas[place] for place in places]))
+                found |= zip(places, some, strict=True)
+            return [found[place] for place in range(len(latents))]
 
         return velocity
 
@@ -255,6 +275,21 @@ def cuda_graph(work: Callable[[], T], pool: Any) -> tuple[Callable[[], None], T]
     with torch.cuda.graph(graph, pool=pool):
         made = work()
     return graph.replay, made
+
+
+def in_turns(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Samples with generation tokens, in their order, in turns of at most so many tokens; a longer one is alone."""
+    turns: list[list[int]] = []
+    tokens = 0
+    for sample, length in enumerate(lengths):
+        if length == 0:
+            continue
+        if not turns or tokens + length > most:
+            turns.append([])
+            tokens = 0
+        turns[-1].append(sample)
+        tokens += length
+    return turns
 
 
 def layout_of(pack: Pack, memory: TextMemory) -> Layout:
