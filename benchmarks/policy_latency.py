@@ -78,6 +78,8 @@ class PolicyLatency:
     warm_up: int = 3
     """Calls before those that count."""
     pictures: Literal["files", "arrays"] = "files"
+    frames: bool = True
+    """Decode the future that is imagined; actions do not need it."""
     warm_start: bool = True
     """Measure it first, in a process of its own."""
     threads: int | None = None
@@ -175,13 +177,13 @@ def requests_for(job: PolicyLatency, model: Model, folder: Path, count: int) -> 
     return every
 
 
-def served(model: Model, requests: Sequence[Request]) -> list[dict[str, float]]:
+def served(model: Model, requests: Sequence[Request], *, frames: bool = True) -> list[dict[str, float]]:
     """Seconds of the stages of every call, "total" with them."""
     found = []
     for request in requests:
         stages = Stages(device=model.device)
         began = time.perf_counter()
-        result = run(model, request, envelope=None, stages=stages)
+        result = run(model, request, envelope=None, stages=stages, frames=frames)
         total = time.perf_counter() - began
         assert result.actions is not None, "a policy gives actions"
         found.append({**stages.seconds, "total": total})
@@ -190,7 +192,7 @@ def served(model: Model, requests: Sequence[Request]) -> list[dict[str, float]]:
 
 def warm_start(job: PolicyLatency) -> float:
     """Seconds from the start of a process to its first answer."""
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(job).items() if _differs(name, value)]
+    words = [_word(name.replace("_", "-"), value) for name, value in asdict(job).items() if _differs(name, value)]
     command = [sys.executable, __file__, *words, "--calls=0", "--warm-up=0", "--no-warm-start"]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -202,6 +204,12 @@ def warm_start(job: PolicyLatency) -> float:
     if seconds is None or child.returncode:
         raise SettingsError(f"The process of the warm start ended with code {child.returncode} without an answer.")
     return seconds
+
+
+def _word(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name}={value}"
 
 
 def _differs(name: str, value: object) -> bool:
@@ -216,9 +224,9 @@ def main(job: PolicyLatency) -> None:
     model = model_for(job)
     with tempfile.TemporaryDirectory() as folder:
         requests = requests_for(job, model, Path(folder), 1 + job.warm_up + job.calls)
-        (first,) = served(model, requests[:1])
+        (first,) = served(model, requests[:1], frames=job.frames)
         print(f"{FIRST}: {first['total']:.3f} s", flush=True)
-        times = served(model, requests[1:])[job.warm_up :]
+        times = served(model, requests[1:], frames=job.frames)[job.warm_up :]
     if not times:
         return
     facts = machine(model.device)

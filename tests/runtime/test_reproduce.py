@@ -180,8 +180,8 @@ def test_a_sampler_that_strays_is_caught_at_its_step(at, monkeypatch):
 def test_a_decoder_that_strays_is_caught_behind_the_last_step(at, monkeypatch):
     honest = prepare_module.finish
 
-    def brighter(model, prepared, latents, manifest):
-        return honest(model, prepared, [x + 1 for x in latents], manifest)
+    def brighter(model, prepared, latents, manifest, **how):
+        return honest(model, prepared, [x + 1 for x in latents], manifest, **how)
 
     monkeypatch.setattr("orrery.runtime.run.finish", brighter)
     found = reproduce(manifest_of(at, "text"))
@@ -208,8 +208,8 @@ def test_one_value_that_strays_is_seen(at, monkeypatch, place):
 def test_one_pixel_that_strays_is_seen(at, monkeypatch):
     honest = prepare_module.finish
 
-    def spotted(model, prepared, latents, manifest):
-        result = honest(model, prepared, latents, manifest)
+    def spotted(model, prepared, latents, manifest, **how):
+        result = honest(model, prepared, latents, manifest, **how)
         videos = {name: video.copy() for name, video in result.videos.items()}
         for video in videos.values():
             video[0, 41, 41] = 255 - video[0, 41, 41]

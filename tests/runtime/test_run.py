@@ -208,6 +208,18 @@ def test_a_policy_without_imagined_future_gives_actions_alone():
     assert result.latents["vision"].shape[1] == 1
 
 
+def test_actions_need_not_wait_for_the_frames_imagined_beside_them():
+    request = Request(**MIXED["policy"])
+    whole, bare = (run(tiny_model(), request, envelope=None, frames=frames) for frames in (True, False))
+    assert whole.video is not None
+    assert bare.video is None
+    assert np.array_equal(bare.actions, whole.actions)
+    assert torch.equal(bare.latents["vision"], whole.latents["vision"])
+    assert (whole.manifest["frames_decoded"], bare.manifest["frames_decoded"]) == (True, False)
+    with pytest.raises(RequestError, match="'image_to_video' makes no actions"):
+        run(tiny_model(), Request(task="image_to_video", vision=PICTURE, prompt="it moves", frames=5), frames=False)
+
+
 def test_the_row_of_the_current_state_is_not_among_the_actions():
     result = made(**MIXED["policy"])
     assert result.actions.shape == (CHUNK, 3)

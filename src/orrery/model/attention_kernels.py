@@ -70,7 +70,7 @@ def eight_bit(q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Flo
     if not has_flash(q.device):
         raise SettingsError(
             f"Attention in 8 bits needs a Hopper card and the package fa3-fwd; the device is {q.device}. "
-            "Install it, or use exact attention."
+            "Install orrery[hopper], or use exact attention."
         )
     if q.shape[1] < EIGHT_BIT_FROM:
         return exact(q, k, v)

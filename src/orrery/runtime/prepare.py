@@ -115,8 +115,14 @@ def prepare(
     )
 
 
-def finish(model: Model, prepared: Prepared, latents: Latents, manifest: dict[str, Any]) -> Result:
-    """Decode what the sampler made. A task without imagined future gives no video, only what it was asked for."""
+def finish(
+    model: Model, prepared: Prepared, latents: Latents, manifest: dict[str, Any], *, frames: bool = True
+) -> Result:
+    """Decode what the sampler made. A task without imagined future gives no video, only what it was asked for.
+
+    Args:
+        frames: False leaves pictures as latents.
+    """
     assert model.vision is not None
     settings, segments = prepared.settings, prepared.job.sample.segments
     cameras = _camera_names(model, settings)
@@ -127,7 +133,7 @@ def finish(model: Model, prepared: Prepared, latents: Latents, manifest: dict[st
         seen = kept["vision" if camera == 0 else f"vision-{name}"] = unpatchify(
             tokens, *size, model.mot.config.vision_patch
         )
-        if not segments[camera].given.all():
+        if frames and not segments[camera].given.all():
             videos[name] = model.vision.decode(seen)
     found = {segment.kind: x.float() for segment, x in zip(segments, latents, strict=True)}
     sound = actions = None

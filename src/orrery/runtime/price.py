@@ -22,9 +22,9 @@ from orrery.runtime.speed import Speed
 
 LEVELS = (0.9, 0.5, 0.1)
 """Noise levels of the probe: near the beginning, in the middle and near the end of a run."""
-BOUND = 0.20
-"""Largest price that is accepted. The probe is harsher than what is sampled: Pico in 8 bits comes to .16 on it, and its
-films and actions stay within the bounds of `benchmarks/price.py` (docs/performance.md)."""
+BOUND = 0.15
+"""Largest price that is accepted. Pico in 8 bits comes to .16 on the probe, which is harsher than what is sampled: its
+films are within the bound of `benchmarks/price.py` then, the actions of its policy are not (docs/performance.md)."""
 SEED = 0
 TEXT_TOKENS = 32
 FRAMES, SIDE = 5, 8

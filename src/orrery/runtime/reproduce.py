@@ -153,7 +153,7 @@ def reproduce(
         return _differs("weights", f"Other bytes in {listed(changed)}.", ())
     try:
         # What left the process then has been looked at; that it comes out again is all that is asked.
-        result = run(loaded, request, envelope=None, trace=True)
+        result = run(loaded, request, envelope=None, trace=True, frames=manifest.get("frames_decoded", True))
     except OrreryError as error:
         return _differs("input", str(error), ())
     fresh = json.loads(dump_json(dict(result.manifest)))

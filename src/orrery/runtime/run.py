@@ -61,6 +61,7 @@ def run(
     envelope: Choice = "contract",
     trace: bool = False,
     stages: Stages | None = None,
+    frames: bool = True,
 ) -> Result: ...
 @overload
 def run(
@@ -72,6 +73,7 @@ def run(
     envelope: Choice = "contract",
     trace: bool = False,
     stages: Stages | None = None,
+    frames: bool = True,
 ) -> list[Result]: ...
 def run(
     model: Model,
@@ -82,6 +84,7 @@ def run(
     envelope: Choice = "contract",
     trace: bool = False,
     stages: Stages | None = None,
+    frames: bool = True,
 ) -> Result | list[Result]:
     """Carry out one request, or several of any tasks in one pack; each comes out as it would alone.
 
@@ -93,6 +96,8 @@ def run(
             contract, where it has one and is trained; None: nothing but being finite.
         trace: mark every stage in the manifest, for `reproduce`. It waits for the device after each sampling turn.
         stages: told the seconds of every stage. It waits for the device after each.
+        frames: False leaves the pictures undecoded that are imagined beside actions, which a robot need not wait for;
+            their latents are in the result, and the record says so.
 
     Raises:
         OrreryError: a request that cannot be carried out; then nothing was sampled.
@@ -104,6 +109,8 @@ def run(
     if stages is not None:
         stages.begin()
     plans = [_plan(model, request, stages) for request in every]
+    if not frames:
+        _check_actions([plan.request for plan in plans])
     asked = [(plan.request, plan.contract) for plan in plans]
     held_to = envelopes(model, asked, envelope)
     packed = [plan.prepared for plan in plans if plan.prepared is not None]
@@ -124,7 +131,8 @@ def run(
             results.append(_answer(model, plan, on_text))
             marks = []
         else:
-            results.append(finish(model, plan.prepared, next(sampled), _manifest(model, plan)))
+            manifest = {**_manifest(model, plan), "frames_decoded": frames}
+            results.append(finish(model, plan.prepared, next(sampled), manifest, frames=frames))
             marks = next(made)
         if stages is not None:
             stages.lap("answer" if plan.prepared is None else "decode")
@@ -135,6 +143,15 @@ def run(
     if stages is not None:
         stages.lap("guard")
     return results[0] if isinstance(requests, Request) else results
+
+
+def _check_actions(requests: Sequence[Request]) -> None:
+    for request in requests:
+        if request.row.action != "none":
+            raise RequestError(
+                f"Task {request.task!r} makes no actions, so without frames nothing would be left of it. "
+                "Ask for frames, or for a policy."
+            )
 
 
 def _plan(model: Model, request: Request, stages: Stages | None) -> _Plan:
