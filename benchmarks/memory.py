@@ -30,10 +30,10 @@ from orrery.model.mot import MoT
 from orrery.model.offload import Offload, leave_on_cpu, stays
 from orrery.packing.pack import pack_text
 from orrery.packing.segment import Sample
+from orrery.runtime.family.workloads import WEIGHT_STD, WORKLOADS, Workload, sample_of
 from orrery.runtime.generate import Job, generate
 from orrery.runtime.load import empty_mot
 from orrery.runtime.result import RANDOM_WEIGHTS
-from orrery.runtime.workloads import WEIGHT_STD, WORKLOADS, Workload, sample_of
 from orrery.tasks.checks import nearest, shown
 
 FAMILIES = {"tiny": TINY, "edge": EDGE, "nano": NANO, "super": SUPER}
@@ -55,7 +55,7 @@ class Memory:
     fast: bool = True
     """The fast path; never with offload all."""
     rows: tuple[str, ...] = ("policy-17", "video-256p", "video-480p")
-    """Rows of `runtime.workloads`."""
+    """Rows of `runtime.family.workloads`."""
     steps: int = 4
     text_tokens: int = 300
 

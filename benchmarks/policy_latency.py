@@ -29,6 +29,7 @@ from orrery.data.write_media import write_png
 from orrery.errors import SettingsError
 from orrery.model.config import EDGE, NANO, TINY
 from orrery.runtime.bench import INSTRUCTION, machine
+from orrery.runtime.family.workloads import random_mot
 from orrery.runtime.load import device_named, dtype_named, load
 from orrery.runtime.model import Model, Origin
 from orrery.runtime.price import made_fast
@@ -36,7 +37,6 @@ from orrery.runtime.result import RANDOM_WEIGHTS
 from orrery.runtime.run import run
 from orrery.runtime.speed import Name, default_speed, speed_named
 from orrery.runtime.stages import Stages
-from orrery.runtime.workloads import random_mot
 from orrery.tasks.embodiment import embodiment as embodiment_named
 from orrery.tasks.request import Request
 from orrery.tokenizers.text import train_tokenizer

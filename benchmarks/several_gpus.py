@@ -28,8 +28,8 @@ from orrery.model.denoiser import Denoiser
 from orrery.model.matrix import Linears
 from orrery.model.mot import LaysOut, MoT
 from orrery.packing.pack import pack_samples
+from orrery.runtime.family.workloads import WORKLOADS, random_mot, sample_of
 from orrery.runtime.several import several, spread
-from orrery.runtime.workloads import WORKLOADS, random_mot, sample_of
 
 ALONE = "one GPU"
 SIGMA = 0.7

@@ -1,6 +1,6 @@
 """`orrery bench`: how long a checkpoint takes on this machine, or a released shape without one.
 
-What is measured is in `runtime.bench` and in `runtime.bench_family`.
+What is measured is in `runtime.bench` and in `runtime.family.bench`.
 """
 
 from dataclasses import dataclass
@@ -90,8 +90,8 @@ class Bench:
     def _measure_family(self, family: Literal["tiny", "edge", "nano", "super"]) -> None:
         if self.speed is not None:
             raise SettingsError(f"speed belongs to a checkpoint, got {self.speed!r}. A family takes --variants.")
-        from orrery.runtime.bench_family import bench_family
-        from orrery.runtime.family_report import FamilyBench, Settings
+        from orrery.runtime.family.bench import bench_family
+        from orrery.runtime.family.report import FamilyBench, Settings
 
         settings = Settings(
             family=family,

@@ -16,8 +16,8 @@ from orrery.model.mot import LaysOut, MoT
 from orrery.packing.pack import pack_text
 from orrery.packing.segment import Sample
 from orrery.runtime import reason
-from orrery.runtime.ceilings import kernel_named
 from orrery.runtime.decode import TextSampling, choose
+from orrery.runtime.family.ceilings import kernel_named
 
 
 @runtime_checkable

@@ -17,15 +17,15 @@ from orrery.model.operations import of_forward, of_reading
 from orrery.model.reader import Reader
 from orrery.packing.pack import pack_samples, pack_text
 from orrery.packing.segment import Sample
-from orrery.runtime.bench_family import bench_family, selected
-from orrery.runtime.ceilings import ceilings
-from orrery.runtime.family_report import Settings
-from orrery.runtime.family_rows import ROWS, Stand, psnr_of
-from orrery.runtime.peers import diffusers_peer, latent_size, transformers_peer
+from orrery.runtime.family.bench import bench_family, selected
+from orrery.runtime.family.ceilings import ceilings
+from orrery.runtime.family.peers import diffusers_peer, latent_size, transformers_peer
+from orrery.runtime.family.report import Settings
+from orrery.runtime.family.rows import ROWS, Stand, psnr_of
+from orrery.runtime.family.stopwatch import interleaved
+from orrery.runtime.family.ways import WRITERS
+from orrery.runtime.family.workloads import WORKLOADS, random_mot, sample_of
 from orrery.runtime.result import RANDOM_WEIGHTS
-from orrery.runtime.stopwatch import interleaved
-from orrery.runtime.ways import WRITERS
-from orrery.runtime.workloads import WORKLOADS, random_mot, sample_of
 
 CPU = torch.device("cpu")
 EDGE_LIKE = replace(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from orrery.errors import SettingsError
 from orrery.model.operations import Operations
 from orrery.runtime.bench import Timing
-from orrery.runtime.ceilings import Ceilings
+from orrery.runtime.family.ceilings import Ceilings
 from orrery.runtime.result import RANDOM_WEIGHTS
 
 Family = Literal["tiny", "edge", "nano", "super"]

@@ -20,13 +20,13 @@ from orrery.model.reader import Reader
 from orrery.packing.pack import pack_samples
 from orrery.packing.segment import Sample, Segment
 from orrery.runtime.bench import Timing
-from orrery.runtime.ceilings import Ceilings
-from orrery.runtime.family_report import Measured, Row, Settings
+from orrery.runtime.family.ceilings import Ceilings
+from orrery.runtime.family.peers import Diffusers
+from orrery.runtime.family.report import Measured, Row, Settings
+from orrery.runtime.family.stopwatch import Call, Round, interleaved
+from orrery.runtime.family.ways import EIGHT_BIT_ATTENTION, EIGHT_BIT_LINEARS, Writes
+from orrery.runtime.family.workloads import WORKLOADS, Workload, sample_of, text_of
 from orrery.runtime.generate import Job, generate, read_once
-from orrery.runtime.peers import Diffusers
-from orrery.runtime.stopwatch import Call, Round, interleaved
-from orrery.runtime.ways import EIGHT_BIT_ATTENTION, EIGHT_BIT_LINEARS, Writes
-from orrery.runtime.workloads import WORKLOADS, Workload, sample_of, text_of
 from orrery.tasks.defaults import FOUR_STEPS
 
 SIGMA = 0.7

@@ -1,8 +1,8 @@
-"""How fast a released shape is on this device, beside independent implementations that hold the same numbers.
+"""The bench of a family: its ways and peers are built, its rows measured one after the other.
 
-Weights are random, and only the network is measured: no codec, no file. Each row of `runtime.family_rows` is one kind
-of work, done in several ways in turn; a way that fails is left out with its reason. Ours are in `runtime.ways`, the
-others in `runtime.peers`; what the device could do at best is measured first, by `runtime.ceilings`.
+Weights are random, and only the network is measured: no codec, no file. Each row of `rows` is one kind of work, done in
+several ways in turn; a way that fails is left out with its reason. Ours are in `ways`, the others in `peers`; what the
+device could do at best is measured first, by `ceilings`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,13 +17,13 @@ from orrery.model.config import EDGE, NANO, SUPER, TINY
 from orrery.model.mot import LaysOut, MoT
 from orrery.model.reader import Reader
 from orrery.runtime.bench import machine
-from orrery.runtime.ceilings import ceilings
-from orrery.runtime.family_report import FamilyBench, Row, Settings
-from orrery.runtime.family_rows import ROWS, Stand
-from orrery.runtime.peers import diffusers_peer, transformers_peer
-from orrery.runtime.stopwatch import FAILURES, clear, reason
-from orrery.runtime.ways import DENOISERS, WRITERS, Writes
-from orrery.runtime.workloads import random_mot
+from orrery.runtime.family.ceilings import ceilings
+from orrery.runtime.family.peers import diffusers_peer, transformers_peer
+from orrery.runtime.family.report import FamilyBench, Row, Settings
+from orrery.runtime.family.rows import ROWS, Stand
+from orrery.runtime.family.stopwatch import FAILURES, clear, reason
+from orrery.runtime.family.ways import DENOISERS, WRITERS, Writes
+from orrery.runtime.family.workloads import random_mot
 from orrery.tasks.checks import nearest
 
 FAMILIES = {config.family: config for config in (TINY, EDGE, NANO, SUPER)}

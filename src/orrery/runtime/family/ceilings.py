@@ -9,7 +9,7 @@ from torch import Tensor
 from orrery.model import attention_kernels
 from orrery.model.attention_kernels import Kernel
 from orrery.model.operations import Operations
-from orrery.runtime.stopwatch import Call, clear, interleaved
+from orrery.runtime.family.stopwatch import Call, clear, interleaved
 
 FP8_FROM = (8, 9)
 """The first compute capability with products in e4m3."""
