@@ -21,7 +21,7 @@ from orrery.model.mot import MoT
 from orrery.runtime.bench import bench
 from orrery.runtime.load import load
 from orrery.runtime.model import Model, Price
-from orrery.runtime.price import LEVELS, check, made_fast, measure, probe
+from orrery.runtime.price import LEVELS, can_compile, check, made_fast, measure, probe
 from orrery.runtime.reproduce import read_manifest, reproduce
 from orrery.runtime.run import run
 from orrery.runtime.speed import SPEEDS, Speed, default_speed, speed_named
@@ -230,6 +230,15 @@ def test_reuse_is_refused_where_it_means_nothing():
     request = Request(task="text_to_image", prompt="A cube.", steps=8, sampler="stochastic")
     with pytest.raises(SettingsError, match="draws new noise at every step"):
         run(replace(pico(), speed=Speed(reuse=0.1)), request)
+
+
+def test_without_a_c_compiler_nothing_is_compiled(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not can_compile()
+    monkeypatch.setenv("CC", "/usr/bin/cc")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not can_compile()
 
 
 def test_answers_are_those_of_the_plain_path():

@@ -4,6 +4,9 @@ The probe is made from the model's own shape, a few noise tokens of every kind t
 wherever a model is loaded. What a speed costs in pictures and actions is measured by `benchmarks/price.py`.
 """
 
+import importlib.util
+import os
+import shutil
 from dataclasses import replace
 
 import torch
@@ -25,6 +28,7 @@ LEVELS = (0.9, 0.5, 0.1)
 BOUND = 0.15
 """Largest price that is accepted. Pico in 8 bits comes to .16 on the probe, which is harsher than what is sampled: its
 films are within the bound of `benchmarks/price.py` then, the actions of its policy are not (docs/performance.md)."""
+NOT_COMPILED = "Nothing was compiled, for Triton or a C compiler is missing: sampling is slower than it could be."
 SEED = 0
 TEXT_TOKENS = 32
 FRAMES, SIDE = 5, 8
@@ -52,7 +56,10 @@ def made_fast(model: Model, speed: Speed, *, bound: float = BOUND) -> Model:
         return replace(model, speed=speed, denoiser=None, reader=None, price=None)
     mot, device = model.mot, model.device
     on_gpu = device.type == "cuda"
-    reader = Reader(mot, compiled=on_gpu) if model.offload is None else None
+    compiled = on_gpu and can_compile()
+    if on_gpu and not compiled:
+        model = replace(model, origin=replace(model.origin, notes=(*model.origin.notes, NOT_COMPILED)))
+    reader = Reader(mot, compiled=compiled) if model.offload is None else None
     if not mot.config.generates:
         if speed.approximate:
             raise SettingsError(
@@ -66,7 +73,7 @@ def made_fast(model: Model, speed: Speed, *, bound: float = BOUND) -> Model:
         )
     if speed.linears == "fp8":
         _check_eight_bits(mot.config, device)
-    denoiser = Denoiser(mot, linears=speed.linears, kernel=_kernel(speed, device), compiled=on_gpu, recorded=on_gpu)
+    denoiser = Denoiser(mot, linears=speed.linears, kernel=_kernel(speed, device), compiled=compiled, recorded=on_gpu)
     price = None
     if speed.approximate:
         contract = next(iter(model.contracts.values()), None)
@@ -76,6 +83,12 @@ def made_fast(model: Model, speed: Speed, *, bound: float = BOUND) -> Model:
         price = measure(mot, probed, domain=domain, columns=columns)
         check(price, bound)
     return replace(model, speed=speed, denoiser=denoiser, reader=reader, price=price)
+
+
+def can_compile() -> bool:
+    """Whether what PyTorch's compiler needs on a GPU is there: Triton, and the C compiler that Triton looks for."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return compiler is not None and importlib.util.find_spec("triton") is not None
 
 
 @torch.no_grad()
