@@ -1,5 +1,6 @@
 """Several processes that share a pack say what one says: its tokens, its samples, or both taken apart."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,11 +9,13 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from makers.own_checkpoint import tiny_model
+from makers.own_checkpoint import HEIGHT, WIDTH, tiny_model, write_own
 from makers.several_run import MISTAKES, QWEN, Case, cases, plain, ran, random_mot, sampled
 
+from orrery.data.write_media import write_png
 from orrery.errors import SettingsError
 from orrery.flow.samplers import Latents
 from orrery.model.denoiser import Denoiser
@@ -111,3 +114,38 @@ def test_one_process_alone_keeps_its_denoiser():
 def test_a_model_on_the_plain_path_is_not_shared():
     with pytest.raises(SettingsError, match=r"got speed denoiser plain.* Load it with speed 'fast'"):
         share(tiny_model())
+
+
+def test_the_command_over_two_processes_writes_what_one_does(tmp_path):
+    write_own(tmp_path / "own")
+    request = {"task": "policy", "prompt": "push it", "vision": "frame.png", "steps": 2, "seed": 3}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    write_png(tmp_path / "frame.png", np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8))
+    command = [
+        "run",
+        str(tmp_path / "request.json"),
+        "--model",
+        str(tmp_path / "own"),
+        "--speed",
+        "fast",
+        "--threads",
+        "1",
+    ]
+    alone = [sys.executable, "-m", "orrery.cli.main", *command, "--envelope", "none", "--out", str(tmp_path / "alone")]
+    subprocess.run(alone, check=True, capture_output=True)
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        *alone[1:-1],
+        str(tmp_path / "two"),
+    ]
+    subprocess.run(torchrun, check=True, capture_output=True, timeout=200)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "alone").iterdir()
+    )
+    one, two = (json.loads((tmp_path / name / "actions.json").read_text()) for name in ("alone", "two"))
+    assert np.allclose(one["actions"], two["actions"], atol=1e-3)
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == {"count": 2, "branches": 1}

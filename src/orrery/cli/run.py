@@ -14,7 +14,12 @@ from orrery.runtime.speed import Name
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Generate what a request document asks for: text, images, video, sound or robot actions."""
+    """Generate what a request document asks for: text, images, video, sound or robot actions.
+
+    Over several GPUs of one host, which share the tokens of each sample:
+
+    torchrun --nproc-per-node 2 -m orrery.cli.main run REQUEST --model MODEL --out OUT --device cuda --dtype bfloat16
+    """
 
     request: tyro.conf.Positional[Path]
     """JSON request, or a list of them to be run in one pack; paths inside are relative to the file."""
@@ -35,6 +40,8 @@ class Run:
     offload: Literal["text", "all"] | None = None
     """Leave the text tower, or all blocks, in CPU memory, and copy them to the device as they are needed: slower, for
     models that do not fit."""
+    branches: int = 1
+    """Groups that several GPUs form, which take samples apart; 2 for the two branches of guidance."""
     threads: int | None = None
     """CPU threads; as many as there are cores if left out. The same number gives the same bytes."""
     family: str | None = None
@@ -59,43 +66,51 @@ class Run:
         from orrery.runtime.load import load
         from orrery.runtime.result import RANDOM_WEIGHTS, check_new, write_all
         from orrery.runtime.run import run
+        from orrery.runtime.several import how_many, is_first, several, share
 
         check_new(self.out)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        with progress("Loading") as tell:
-            model = load(
-                self.model,
-                device=self.device,
-                dtype=self.dtype,
-                family=self.family,
-                verify=self.verify,
-                report=tell,
-                speed=self.speed,
-                offload=self.offload,
-            )
-        if self.reuse is not None:
-            model = replace(model, speed=replace(model.speed, reuse=self.reuse))
-        if model.price is not None:
-            print(f"Speed {self.speed}: velocities are off by {model.price.to_text()} of their size.", file=sys.stderr)
-        with progress("Sampling") as tell:
-            alone = not isinstance(requests, list)
-            made = run(
-                model,
-                requests if isinstance(requests, list) else [requests],
-                report=tell,
-                on_text=_show if alone else None,
-                envelope=held_to,
-                trace=True,
-            )
-            records = recorded(self.request, model=self.model, family=self.family)
-            made = [
-                replace(result, manifest={**result.manifest, "request": row})
-                for result, row in zip(made, records, strict=True)
-            ]
-            written = [made[0].write(self.out)] if alone else write_all(made, self.out)
-            if alone and made[0].text is not None:
-                print()
+        alone = not isinstance(requests, list)
+        with several(self.device) as device:
+            first, processes = is_first(), how_many()
+            with progress("Loading") as tell:
+                model = load(
+                    self.model,
+                    device=str(device),
+                    dtype=self.dtype,
+                    family=self.family,
+                    verify=self.verify,
+                    report=tell,
+                    speed=self.speed,
+                    offload=self.offload,
+                )
+            if self.reuse is not None:
+                model = replace(model, speed=replace(model.speed, reuse=self.reuse))
+            if model.price is not None and first:
+                price = f"velocities are off by {model.price.to_text()} of their size"
+                print(f"Speed {self.speed}: {price}.", file=sys.stderr)
+            model = share(model, branches=self.branches)
+            with progress("Sampling") as tell:
+                made = run(
+                    model,
+                    requests if isinstance(requests, list) else [requests],
+                    report=tell,
+                    on_text=_show if alone and first else None,
+                    envelope=held_to,
+                    trace=True,
+                )
+        if not first:
+            return
+        records = recorded(self.request, model=self.model, family=self.family)
+        shared = {} if processes == 1 else {"processes": {"count": processes, "branches": self.branches}}
+        made = [
+            replace(result, manifest={**result.manifest, **shared, "request": row})
+            for result, row in zip(made, records, strict=True)
+        ]
+        written = [made[0].write(self.out)] if alone else write_all(made, self.out)
+        if alone and made[0].text is not None:
+            print()
         print(f"Wrote {self.out}: {', '.join(_files(self.out))}")
         if any(result.manifest["weights_trained"] is False for result in written):
             print(f"orrery: warning: {RANDOM_WEIGHTS}", file=sys.stderr)

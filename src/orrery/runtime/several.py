@@ -54,12 +54,24 @@ def share(model: Model, *, branches: int = 1) -> Model:
     Raises:
         SettingsError: the model is on the plain path, or the processes or the heads cannot be divided so.
     """
+    if (branches, how_many()) == (1, 1):
+        return model
     if not isinstance(model.denoiser, Denoiser):
         raise SettingsError(
             "Several GPUs share the work of a model on the fast path, and of this one only once, got speed "
             f"{model.speed.to_text()}. Load it with speed 'fast', 'fp8' or '8bit'."
         )
     return replace(model, denoiser=spread(model.denoiser, branches=branches))
+
+
+def how_many() -> int:
+    """Processes that are together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes what all of them found."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def spread(denoiser: Denoiser, *, branches: int = 1) -> LaysOut:
@@ -77,7 +89,7 @@ def spread(denoiser: Denoiser, *, branches: int = 1) -> LaysOut:
     Raises:
         SettingsError: the processes or the heads cannot be divided so.
     """
-    size = dist.get_world_size() if dist.is_initialized() else 1
+    size = how_many()
     if branches < 1 or size % branches:
         raise SettingsError(
             f"{size} processes cannot be divided into {branches} groups. Take branches that divide the number of "
