@@ -113,7 +113,7 @@ def test_one_process_alone_keeps_its_denoiser():
 
 def test_a_model_on_the_plain_path_is_not_shared():
     with pytest.raises(SettingsError, match=r"got speed denoiser plain.* Load it with speed 'fast'"):
-        share(tiny_model())
+        share(tiny_model(), branches=2)
 
 
 def test_the_command_over_two_processes_writes_what_one_does(tmp_path):

@@ -63,7 +63,7 @@ class Run:
             raise SettingsError(f"threads must be from 1 to 1024, got {self.threads}. Leave it out for all cores.")
         import torch
 
-        from orrery.runtime.load import load
+        from orrery.runtime.load import device_named, load
         from orrery.runtime.result import RANDOM_WEIGHTS, check_new, write_all
         from orrery.runtime.run import run
         from orrery.runtime.several import how_many, is_first, several, share
@@ -72,6 +72,7 @@ class Run:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         alone = not isinstance(requests, list)
+        device_named(self.device)
         with several(self.device) as device:
             first, processes = is_first(), how_many()
             with progress("Loading") as tell:
