@@ -21,6 +21,8 @@ FLASH_FROM = 1024
 """Queries from which FlashAttention 3 is faster than cuDNN on a Hopper card: docs/performance.md."""
 EIGHT_BIT_FROM = 8192
 """Queries from which 8 bits are faster, rounding included: docs/performance.md."""
+FLASH_WIDTHS = (64, 128)
+"""Of heads: those of the released families and of Pico, among what the package is built for, in bfloat16 alone."""
 FLASH = "fa3_fwd_interface"
 """Module of the package fa3-fwd: the forward kernels of FlashAttention 3 (arXiv:2407.08608)."""
 
@@ -33,7 +35,7 @@ def exact(q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Float[T
     """The fastest kernel that is exact."""
     if q.device.type != "cuda" or q.dtype == torch.float32:
         return torch_choice(q, k, v)
-    if q.shape[1] >= FLASH_FROM and has_flash(q.device):
+    if q.shape[1] >= FLASH_FROM and _fits_flash(q):
         return flash(q, k, v)
     return cudnn(q, k, v)
 
@@ -72,7 +74,7 @@ def eight_bit(q: Float[Tensor, "B Lq N E"], k: Float[Tensor, "B Lk K E"], v: Flo
             f"Attention in 8 bits needs a Hopper card and the package fa3-fwd; the device is {q.device}. "
             "Install orrery[hopper], or use exact attention."
         )
-    if q.shape[1] < EIGHT_BIT_FROM:
+    if q.shape[1] < EIGHT_BIT_FROM or not _fits_flash(q):
         return exact(q, k, v)
     from fa3_fwd_interface import flash_attn_func
 
@@ -128,6 +130,10 @@ def _compiled_rounding() -> Callable[[Tensor, Tensor | None, Tensor], Tensor]:
 
 def _only(found: Tensor | tuple[Tensor, ...]) -> Tensor:
     return found[0] if isinstance(found, tuple) else found
+
+
+def _fits_flash(q: Float[Tensor, "B Lq N E"]) -> bool:
+    return q.dtype == torch.bfloat16 and q.shape[3] in FLASH_WIDTHS and has_flash(q.device)
 
 
 @cache
