@@ -29,7 +29,7 @@ from orrery.data.write_media import write_png
 from orrery.errors import SettingsError
 from orrery.model.config import EDGE, NANO, TINY
 from orrery.runtime.bench import INSTRUCTION, machine
-from orrery.runtime.family.workloads import random_mot
+from orrery.runtime.family.workloads import random_mot, random_video_codec
 from orrery.runtime.load import device_named, dtype_named, load
 from orrery.runtime.model import Model, Origin
 from orrery.runtime.price import made_fast
@@ -51,11 +51,6 @@ PICTURE = (540, 640)
 ROBOT = "droid_lerobot"
 VOCABULARY = 400
 FIRST = "first answer"
-RELEASED_WAN: dict[str, Any] = {
-    "base_dim": 160, "decoder_base_dim": 256, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
-}  # fmt: skip
-"""Wan 2.2's video autoencoder."""
-TINY_WAN: dict[str, Any] = {"base_dim": 8, "decoder_base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,37 +84,15 @@ class PolicyLatency:
 
 def random_model(job: PolicyLatency, device: torch.device, dtype: torch.dtype) -> Model:
     """A released shape with random weights, in memory."""
-    try:
-        from diffusers import AutoencoderKLWan
-    except ImportError:
-        raise SettingsError("The codec of the released families needs diffusers. Install orrery[cosmos].") from None
     assert job.family is not None
     config, family = FAMILIES[job.family]
-    shape = TINY_WAN if job.family == "tiny" else RELEASED_WAN
-    channels = config.vision_channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        vae = AutoencoderKLWan(
-            z_dim=channels,
-            attn_scales=[],
-            temperal_downsample=[False, True, True],
-            latents_mean=[0.0] * channels,
-            latents_std=[1.0] * channels,
-            is_residual=True,
-            in_channels=12,
-            out_channels=12,
-            patch_size=2,
-            scale_factor_temporal=4,
-            scale_factor_spatial=16,
-            **shape,
-        )
-    vae.eval().requires_grad_(False)
+    vae = random_video_codec(config.vision_channels, device, dtype, small=job.family == "tiny")
     if device.type == "cuda":
         channels_last(vae)
     return Model(
         mot=random_mot(config, device, dtype),
         text=train_tokenizer([INSTRUCTION], VOCABULARY),
-        vision=WanCodec(vae.to(device=device, dtype=dtype), "vae"),
+        vision=WanCodec(vae, "vae"),
         sound=None,
         eyes=None,
         contracts={},

@@ -19,13 +19,10 @@ import numpy as np
 import torch
 import tyro
 
+from orrery.runtime.family.workloads import random_video_codec
 from orrery.runtime.result import RANDOM_WEIGHTS
 from orrery.tokenizers.wan import WanCodec, channels_last
 
-RELEASED: dict[str, Any] = {
-    "base_dim": 160, "decoder_base_dim": 256, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
-}  # fmt: skip
-TINY: dict[str, Any] = {"base_dim": 8, "decoder_base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 CHANNELS = 48
 SETTINGS = {
     "as it comes": (False, False),
@@ -47,30 +44,6 @@ class VideoCodec:
     repeats: int = 3
 
 
-def random_codec(shape: dict[str, Any], device: torch.device) -> tuple[Any, WanCodec]:
-    """The network with random weights, and our codec around it."""
-    from diffusers import AutoencoderKLWan
-
-    torch.manual_seed(0)
-    with torch.device(device):
-        vae = AutoencoderKLWan(
-            z_dim=CHANNELS,
-            attn_scales=[],
-            temperal_downsample=[False, True, True],
-            latents_mean=[0.0] * CHANNELS,
-            latents_std=[1.0] * CHANNELS,
-            is_residual=True,
-            in_channels=12,
-            out_channels=12,
-            patch_size=2,
-            scale_factor_temporal=4,
-            scale_factor_spatial=16,
-            **shape,
-        )
-    vae = vae.to(torch.bfloat16 if device.type == "cuda" else torch.float32).eval().requires_grad_(False)
-    return vae, WanCodec(vae, "vae")
-
-
 def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> tuple[float, Any]:
     """Median of `repeats` calls after two, and what the last one gave."""
     found = call()
@@ -89,7 +62,9 @@ def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> tupl
 def main(job: VideoCodec) -> None:
     """Time and print."""
     device = torch.device(job.device)
-    vae, codec = random_codec(RELEASED if job.shape == "released" else TINY, device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    vae = random_video_codec(CHANNELS, device, dtype, small=job.shape == "tiny")
+    codec = WanCodec(vae, "vae")
     rng = np.random.default_rng(0)
     clip = rng.integers(0, 256, (job.frames, job.height, job.width, 3), dtype=np.uint8)
     latents = torch.randn(CHANNELS, (job.frames - 1) // 4 + 1, job.height // 16, job.width // 16).to(device)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from makers.random_mot import EDGE_LIKE, random_mot
 from makers.samples import mixed, normal, on_device, tokens, vision
 
 from orrery.model import denoiser as denoiser_module
@@ -15,20 +16,9 @@ from orrery.model.mot import MoT
 from orrery.packing.pack import Pack, pack_samples
 from orrery.packing.segment import Sample
 
-EDGE_LIKE = replace(
-    TINY, activation="relu2", norm_scales_in_float32=True, text_qk_norm=False, text_key_norm=True, norm_eps=1e-5
-)
 PICO_LIKE = replace(PICO, width=64, layers=2, heads=4, head_width=24, rope_axes=(4, 4, 4), ffn_width=96)
 FAMILIES = pytest.mark.parametrize("config", [TINY, EDGE_LIKE, PICO_LIKE], ids=["qwen", "nemotron", "pico"])
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
-
-def random_mot(config: MoTConfig) -> MoT:
-    torch.manual_seed(0)
-    mot = MoT(config)
-    for name, parameter in mot.named_parameters():
-        torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
-    return mot.eval()
 
 
 def asked(config: MoTConfig) -> tuple[Pack, torch.Tensor]:

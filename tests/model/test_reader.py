@@ -1,31 +1,19 @@
 """Reading and writing on the fast path give the numbers of the plain one, whatever the sizes of the caches."""
 
-from dataclasses import replace
-
 import pytest
 import torch
+from makers.random_mot import EDGE_LIKE, random_mot
 from makers.samples import mixed, normal, tokens
 
-from orrery.model.config import TINY, MoTConfig
+from orrery.model.config import TINY
 from orrery.model.mot import MoT
 from orrery.model.reader import LEAST_ROOM, Reader
 from orrery.model.vision import VisionFeatures
 from orrery.packing.pack import pack_text
 from orrery.packing.segment import Sample
 
-EDGE_LIKE = replace(
-    TINY, activation="relu2", norm_scales_in_float32=True, text_qk_norm=False, text_key_norm=True, norm_eps=1e-5
-)
 FAMILIES = pytest.mark.parametrize("config", [TINY, EDGE_LIKE], ids=["qwen", "nemotron"])
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
-
-def random_mot(config: MoTConfig) -> MoT:
-    torch.manual_seed(0)
-    mot = MoT(config)
-    for name, parameter in mot.named_parameters():
-        torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
-    return mot.eval()
 
 
 @FAMILIES

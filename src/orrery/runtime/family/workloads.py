@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 
+from orrery.errors import SettingsError
 from orrery.model.config import MoTConfig
 from orrery.model.mot import MoT
 from orrery.packing.patches import grid_of, patchify, valid_values
@@ -12,6 +14,11 @@ from orrery.packing.segment import Sample, Segment
 
 WEIGHT_STD = 0.02
 """Spread of the random weights; those of norms lie around 1."""
+RELEASED_CODEC: dict[str, Any] = {
+    "base_dim": 160, "decoder_base_dim": 256, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
+}  # fmt: skip
+"""Wan 2.2's video autoencoder."""
+SMALL_CODEC: dict[str, Any] = {"base_dim": 8, "decoder_base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 DOMAIN = 8
 """Row of the action projections that the policies take."""
 
@@ -71,6 +78,36 @@ def random_mot(config: MoTConfig, device: torch.device, dtype: torch.dtype, seed
         parameter.normal_(1.0 if "norm" in name else 0.0, spread, generator=rng)
     mot.time_embed.to(torch.float32)
     return mot.eval().requires_grad_(False)
+
+
+def random_video_codec(channels: int, device: torch.device, dtype: torch.dtype, *, small: bool = False) -> Any:
+    """diffusers' `AutoencoderKLWan` of the released shape, or of a small one, with random weights.
+
+    Raises:
+        SettingsError: diffusers is not installed.
+    """
+    try:
+        from diffusers import AutoencoderKLWan
+    except ImportError:
+        raise SettingsError("The codec of the released families needs diffusers. Install orrery[cosmos].") from None
+    shape = SMALL_CODEC if small else RELEASED_CODEC
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(0)
+        vae = AutoencoderKLWan(
+            z_dim=channels,
+            attn_scales=[],
+            temperal_downsample=[False, True, True],
+            latents_mean=[0.0] * channels,
+            latents_std=[1.0] * channels,
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_temporal=4,
+            scale_factor_spatial=16,
+            **shape,
+        )
+    return vae.to(dtype).eval().requires_grad_(False)
 
 
 def sample_of(
