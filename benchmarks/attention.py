@@ -20,7 +20,7 @@ from torch import Tensor
 
 from orrery.errors import SettingsError
 from orrery.model import attention_kernels as kernels
-from orrery.model.denoiser import cuda_graph
+from orrery.model.recording import cuda_graph
 
 HEADS, KEY_HEADS, WIDTH, TEXT = 32, 8, 128, 300
 JUDGED_UP_TO = 4096

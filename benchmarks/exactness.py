@@ -18,14 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from orrery.model.attention import rotary
-from orrery.model.config import EDGE, NANO, TINY
 from orrery.model.denoiser import Denoiser
 from orrery.model.mot import Block, LaysOut, MoT
 from orrery.packing.pack import Pack, pack_samples
+from orrery.runtime.family.bench import FAMILIES
 from orrery.runtime.family.workloads import WORKLOADS, random_mot, sample_of
 from orrery.runtime.result import RANDOM_WEIGHTS
 
-FAMILIES = {"tiny": TINY, "edge": EDGE, "nano": NANO}
 SIGMA = 0.7
 
 

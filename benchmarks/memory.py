@@ -24,19 +24,19 @@ from torch import Tensor, nn
 from orrery.errors import SettingsError
 from orrery.flow.samplers import unipc
 from orrery.flow.schedule import grid
-from orrery.model.config import EDGE, NANO, SUPER, TINY, MoTConfig
+from orrery.model.config import MoTConfig
 from orrery.model.denoiser import Denoiser
 from orrery.model.mot import MoT
 from orrery.model.offload import Offload, leave_on_cpu, stays
 from orrery.packing.pack import pack_text
 from orrery.packing.segment import Sample
+from orrery.runtime.family.bench import FAMILIES
 from orrery.runtime.family.workloads import WEIGHT_STD, WORKLOADS, Workload, sample_of
 from orrery.runtime.generate import Job, generate
 from orrery.runtime.load import empty_mot
 from orrery.runtime.result import RANDOM_WEIGHTS
 from orrery.tasks.checks import nearest, shown
 
-FAMILIES = {"tiny": TINY, "edge": EDGE, "nano": NANO, "super": SUPER}
 PIECE = 2**22
 
 

@@ -14,13 +14,12 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from orrery.model.config import EDGE, NANO, TINY
 from orrery.packing.pack import pack_samples
+from orrery.runtime.family.bench import FAMILIES
 from orrery.runtime.family.ways import DENOISERS
 from orrery.runtime.family.workloads import WORKLOADS, random_mot, sample_of
 from orrery.runtime.result import RANDOM_WEIGHTS
 
-FAMILIES = {"tiny": TINY, "edge": EDGE, "nano": NANO}
 SIGMA = 0.7
 
 

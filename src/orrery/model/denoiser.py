@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,14 @@ from orrery.model.attention_kernels import Kernel, exact
 from orrery.model.config import MoTConfig
 from orrery.model.matrix import Linears, Matrix, matrix, multiply
 from orrery.model.mot import Block, MoT, RMSNorm, Rope, TextMemory, Tower, Velocity, among_busy
+from orrery.model.recording import cuda_graph
 from orrery.packing.apart import put_together, taken_apart
 from orrery.packing.pack import Pack
 
-T = TypeVar("T")
 TOKENS_AT_ONCE = 16384
 """Up to this many tokens samples share a pass, and it is recorded. Above, a pass of two takes as long as two passes and
 more memory, and launching takes no time beside the work."""
 GRAPHS_KEPT = 8
-WARM_UP = 2
-"""Calls before one is recorded: what is compiled or set up on the first one cannot be recorded."""
 
 
 class Layer(NamedTuple):
@@ -53,8 +51,6 @@ class Layer(NamedTuple):
 class Shape(NamedTuple):
     """What the compiled functions need to know of a configuration."""
 
-    heads: int
-    kv_heads: int
     head_width: int
     gated: bool
     eps: float
@@ -263,20 +259,6 @@ class Denoiser:
         return Recorded(replay=replay, inputs=inputs, velocity=velocity, layout=None)
 
 
-def cuda_graph(work: Callable[[], T], pool: Any) -> tuple[Callable[[], None], T]:
-    """What does a piece of work again, in the same memory, and what it makes there."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UP):
-            work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        made = work()
-    return graph.replay, made
-
-
 def in_turns(lengths: Sequence[int], most: int) -> list[list[int]]:
     """Samples with generation tokens, in their order, in turns of at most so many tokens; a longer one is alone."""
     turns: list[list[int]] = []
@@ -343,15 +325,24 @@ def before_attention(
     x: Float[Tensor, "L D"], cos: Float[Tensor, "L 1 E"], sin: Float[Tensor, "L 1 E"], layer: Layer, shape: Shape
 ) -> tuple[Float[Tensor, "L N E"], Float[Tensor, "L K E"], Float[Tensor, "L K E"]]:
     """Queries, keys and values, normalised and turned."""
-    projected = multiply(normed(x, layer.attention_norm, shape), layer.qkv)
     assert layer.q_norm is not None
     assert layer.k_norm is not None
-    # From the weights, which are constants to the compiler; the whole numbers of `shape` are unknowns to it.
-    all_heads, head_width = layer.out.weight.shape[1], layer.q_norm.shape[0]
-    kv_heads = (layer.qkv.weight.shape[0] - all_heads) // 2
-    q, k, v = (y.unflatten(-1, (-1, head_width)) for y in projected.split([all_heads, kv_heads, kv_heads], dim=-1))
+    q, k, v = heads_of(x, layer, shape)
     q, k = normed(q, layer.q_norm, shape), normed(k, layer.k_norm, shape)
     return rotate(q, (cos, sin)), rotate(k, (cos, sin)), v
+
+
+def heads_of(
+    x: Float[Tensor, "L D"], layer: Layer, shape: Shape
+) -> tuple[Float[Tensor, "L N E"], Float[Tensor, "L K E"], Float[Tensor, "L K E"]]:
+    """Queries, keys and values, before any norm or rotation."""
+    projected = multiply(normed(x, layer.attention_norm, shape), layer.qkv)
+    # From the weights, which are constants to the compiler; the whole numbers of `shape` are unknowns to it.
+    of_queries = layer.out.weight.shape[1]
+    of_keys = (layer.qkv.weight.shape[0] - of_queries) // 2
+    head_width = shape.head_width if layer.q_norm is None else layer.q_norm.shape[0]
+    q, k, v = (y.unflatten(-1, (-1, head_width)) for y in projected.split([of_queries, of_keys, of_keys], dim=-1))
+    return q, k, v
 
 
 def before_attention_alike(
@@ -398,8 +389,6 @@ def normed(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
 def shape_of(config: MoTConfig) -> Shape:
     """What the compiled functions need to know of a configuration."""
     return Shape(
-        config.heads,
-        config.kv_heads,
         config.head_width,
         config.activation == "swiglu",
         config.norm_eps,

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 Linears = Literal["exact", "fp8"]
+FP8_FROM = (8, 9)
+"""The first compute capability with products in e4m3."""
 LARGEST = 448.0
 """Of e4m3."""
 SCALES_INSIDE_FROM = 1024

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from orrery.model.attention import attend, rotate
-from orrery.model.denoiser import Layer, Shape, after_attention, cuda_graph, joined, normed, shape_of
-from orrery.model.matrix import Linears, multiply
+from orrery.model.denoiser import Layer, Shape, after_attention, heads_of, joined, normed, shape_of
+from orrery.model.matrix import Linears
 from orrery.model.mot import Block, LayerMemory, MoT, TextMemory
+from orrery.model.recording import cuda_graph
 from orrery.model.vision import VisionFeatures
 from orrery.packing.pack import TextPack
 
@@ -174,9 +175,7 @@ def look(
     shape: Shape,
 ) -> tuple[Float[Tensor, "L N E"], Float[Tensor, "L K E"], Float[Tensor, "L K E"], Float[Tensor, "L K E"]]:
     """As `Block.look_at_text`: queries, keys as text reads them, keys as generation reads them, values."""
-    projected = multiply(normed(x, layer.attention_norm, shape), layer.qkv)
-    widths = [n * shape.head_width for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
-    q, k, v = (y.unflatten(-1, (-1, shape.head_width)) for y in projected.split(widths, dim=-1))
+    q, k, v = heads_of(x, layer, shape)
     keys = rotate(k if layer.k_norm is None else normed(k, layer.k_norm, shape), (cos, sin))
     for_generation = keys if key_norm is None else rotate(normed(k, key_norm, shape), (cos, sin))
     q = q if layer.q_norm is None else normed(q, layer.q_norm, shape)
@@ -197,8 +196,8 @@ def step(
     q, k, _, v = look(x, cos, sin, layer, None, shape)
     keys.index_copy_(1, place, rearrange(k, "1 k e -> k 1 e"))
     values.index_copy_(1, place, rearrange(v, "1 k e -> k 1 e"))
-    q = rearrange(q, "1 (k g) e -> k g e", k=shape.kv_heads)
-    scores = (q @ keys.mT).float() * shape.head_width**-0.5
+    q = rearrange(q, "1 (k g) e -> k g e", k=keys.shape[0])
+    scores = (q @ keys.mT).float() * keys.shape[2] ** -0.5
     unseen = torch.arange(keys.shape[1], device=keys.device) > place
     weights = scores.masked_fill(unseen, float("-inf")).softmax(dim=-1).to(x.dtype)
     return after_attention(x, rearrange(weights @ values, "k g e -> 1 (k g e)"), layer, shape)

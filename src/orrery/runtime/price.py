@@ -16,6 +16,7 @@ from orrery.model import attention_kernels
 from orrery.model.attention_kernels import Kernel
 from orrery.model.config import MoTConfig
 from orrery.model.denoiser import Denoiser
+from orrery.model.matrix import FP8_FROM
 from orrery.model.mot import LaysOut, MoT
 from orrery.model.reader import Reader
 from orrery.packing.pack import Pack, pack_samples
@@ -37,8 +38,6 @@ ROWS = 16
 """Actions, and latents of sound."""
 RATE = 20.0
 """Frames and actions in a second."""
-FP8_FROM = (8, 9)
-"""The first compute capability with products in e4m3."""
 MULTIPLE = 16
 """What the widths of such a product have to be multiples of."""
 

@@ -106,11 +106,11 @@ def run(
     every = [requests] if isinstance(requests, Request) else list(requests)
     if not every:
         raise RequestError("There is nothing to run: the list of requests is empty. Give at least one.")
+    if not frames:
+        _check_actions(every)
     if stages is not None:
         stages.begin()
     plans = [_plan(model, request, stages) for request in every]
-    if not frames:
-        _check_actions([plan.request for plan in plans])
     asked = [(plan.request, plan.contract) for plan in plans]
     held_to = envelopes(model, asked, envelope)
     packed = [plan.prepared for plan in plans if plan.prepared is not None]

@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from orrery.model.recording import cuda_graph
 from orrery.packing.apart import put_together, taken_apart
 from orrery.training.loss import Losses
 from orrery.training.stacks import Asking, Flowing
-
-WARM_UP = 2
-"""Calls before one is recorded: what is compiled or set up on the first one cannot be recorded."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recorded:
     """One shape's graph and the memory that it reads and writes."""
 
-    graph: torch.cuda.CUDAGraph
+    replay: Callable[[], None]
     inputs: Sequence[Tensor]
     parts: dict[str, Tensor]
 
@@ -46,7 +44,7 @@ class Graphs:
         known, tensors = self.record(stack)
         for mine, given in zip(known.inputs, tensors, strict=True):
             mine.copy_(given)
-        known.graph.replay()
+        known.replay()
         # Copies: graphs share memory, and one recorded earlier may write over these losses when it is replayed.
         return {name: part.clone() for name, part in known.parts.items()}
 
@@ -63,18 +61,9 @@ class Graphs:
         still = put_together(stack, iter(inputs))
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         kept = [gradient.clone() for gradient in gradients]
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                self._work(still)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Another thread fills the bank meanwhile, on a stream of its own.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            parts = self._work(still)
+        replay, parts = cuda_graph(lambda: self._work(still), self._pool)
         torch._foreach_copy_(gradients, kept)
-        return Recorded(graph=graph, inputs=inputs, parts=parts)
+        return Recorded(replay=replay, inputs=inputs, parts=parts)
 
     def _work(self, stack: Flowing | Asking) -> dict[str, Tensor]:
         # Weights are rounded anew in every graph: a cache of them would belong to the first one.

@@ -8,11 +8,9 @@ from torch import Tensor
 
 from orrery.model import attention_kernels
 from orrery.model.attention_kernels import Kernel
+from orrery.model.matrix import FP8_FROM
 from orrery.model.operations import Operations
 from orrery.runtime.family.stopwatch import Call, clear, interleaved
-
-FP8_FROM = (8, 9)
-"""The first compute capability with products in e4m3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,7 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
         "product": (product, 2 * side**3),
         "eight_bit_product": (eight_bit_product, 2 * side**3),
         "attention": (lambda: attention(attention_kernels.exact), 4 * tokens**2 * heads * width),
-        "eight_bit_attention": (lambda: attention(kernel_named("eight_bit")), 4 * tokens**2 * heads * width),
+        "eight_bit_attention": (lambda: attention(attention_kernels.eight_bit), 4 * tokens**2 * heads * width),
         "memory": (memory, 2 * copied),
     }
     rates: dict[str, float | None] = dict.fromkeys(amounts)
@@ -115,11 +113,3 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
         sizes={"product": side, "attention_tokens": tokens, "copied_bytes": copied},
         failed=failed,
     )
-
-
-def kernel_named(name: str) -> Kernel:
-    """A kernel of `model.attention_kernels`; ImportError where this version has none of that name."""
-    if name not in vars(attention_kernels):
-        raise ImportError(f"there is no attention kernel {name!r} in this version")
-    kernel: Kernel = vars(attention_kernels)[name]
-    return kernel

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from orrery.model import reader
-from orrery.model.attention_kernels import Kernel, exact
+from orrery.model.attention_kernels import Kernel, eight_bit, exact
 from orrery.model.denoiser import Denoiser
 from orrery.model.matrix import Linears
 from orrery.model.mot import LaysOut, MoT
@@ -17,7 +17,6 @@ from orrery.packing.pack import pack_text
 from orrery.packing.segment import Sample
 from orrery.runtime import reason
 from orrery.runtime.decode import TextSampling, choose
-from orrery.runtime.family.ceilings import kernel_named
 
 
 @runtime_checkable
@@ -84,9 +83,9 @@ def _greedy(scores: Tensor, take_in: Callable[[int, int], Tensor], prompt_ids: S
         scores = take_in(written[-1], len(written) - 1)
 
 
-def _denoiser(linears: Linears, kernel: Callable[[], Kernel], mot: MoT) -> LaysOut:
+def _denoiser(linears: Linears, kernel: Kernel, mot: MoT) -> LaysOut:
     on_gpu = mot.embed.weight.is_cuda
-    return Denoiser(mot, linears=linears, kernel=kernel(), compiled=on_gpu, recorded=on_gpu)
+    return Denoiser(mot, linears=linears, kernel=kernel, compiled=on_gpu, recorded=on_gpu)
 
 
 def _reader(linears: Linears, mot: MoT) -> Writes:
@@ -96,9 +95,9 @@ def _reader(linears: Linears, mot: MoT) -> Writes:
 
 DENOISERS: dict[str, Callable[[MoT], LaysOut]] = {
     "plain": lambda mot: mot,
-    "exact": partial(_denoiser, "exact", lambda: exact),
-    "fp8": partial(_denoiser, "fp8", lambda: exact),
-    "8bit": partial(_denoiser, "fp8", lambda: kernel_named("eight_bit")),
+    "exact": partial(_denoiser, "exact", exact),
+    "fp8": partial(_denoiser, "fp8", exact),
+    "8bit": partial(_denoiser, "fp8", eight_bit),
 }
 """Ways to sample."""
 WRITERS: dict[str, Callable[[MoT], Writes]] = {
